@@ -1,0 +1,132 @@
+"""Mesh: what a solver left behind, in one frozen value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+class MeshError(ValueError):
+    """A mesh or a file that cannot be used as it is; the message says which file, what was expected and what was got."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CellBlock:
+    """Cells of one type.
+
+    Args:
+        type: meshio's name of the cell type (``"triangle"``, ``"hexahedron20"``, …), with meshio's node order.
+        nodes: node indices, one row per cell.
+    """
+
+    type: str
+    nodes: Int[np.ndarray, "n_cells n_nodes_per_cell"]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Points, cells, fields, and named sets; never changed in place.
+
+    Args:
+        points: node coordinates, in the user's unit of length.
+        cells: blocks of cells; a point cloud has none. Cells are numbered through the blocks in their order.
+        point_fields: values at nodes; the first axis is the node.
+        cell_fields: values on cells; the first axis is the cell, numbered through all blocks.
+        global_fields: values that belong to the whole file.
+        point_sets: node indices by name.
+        cell_sets: cell indices by name, numbered through all blocks.
+        time: time of the fields, if the file has one.
+        source: where the mesh came from, for messages.
+
+    Raises:
+        MeshError: a shape, an index or a coordinate that does not fit.
+
+    >>> square = Mesh(np.array([[0., 0.], [1., 0.], [1., 1.], [0., 1.]]), (CellBlock("quad", np.array([[0, 1, 2, 3]])),))
+    >>> square
+    Mesh(4 nodes, 1 quad, 2-D)
+    """
+
+    points: Float[np.ndarray, "n_nodes dim"]
+    cells: tuple[CellBlock, ...] = ()
+    point_fields: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    cell_fields: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    global_fields: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    point_sets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    cell_sets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    time: float | None = None
+    source: str = "mesh"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", np.ascontiguousarray(self.points))
+        object.__setattr__(self, "cells", tuple(self.cells))
+        for name in ("point_fields", "cell_fields", "global_fields", "point_sets", "cell_sets"):
+            frozen = {key: np.asarray(value) for key, value in getattr(self, name).items()}
+            object.__setattr__(self, name, MappingProxyType(frozen))
+        self._check()
+
+    def _check(self) -> None:
+        if self.points.ndim != 2 or self.points.shape[1] not in (1, 2, 3) or not len(self.points):
+            raise MeshError(f"points: expected (n_nodes ≥ 1, 1 to 3), got {self.points.shape} ({self.source})")
+        bad = np.flatnonzero(~np.isfinite(self.points).all(1))
+        if len(bad):
+            raise MeshError(f"points: expected finite coordinates, got {self.points[bad[0]]} at node {bad[0]} ({self.source})")
+        for block in self.cells:
+            if len(block) and not (0 <= block.nodes.min() and block.nodes.max() < self.n_nodes):
+                got = block.nodes.max() if block.nodes.max() >= self.n_nodes else block.nodes.min()
+                raise MeshError(
+                    f"cells '{block.type}': expected node indices 0 to {self.n_nodes - 1}, got {got} ({self.source})"
+                )
+        for kind, fields, n, what in (
+            ("point_fields", self.point_fields, self.n_nodes, "nodes"),
+            ("cell_fields", self.cell_fields, self.n_cells, "cells"),
+        ):
+            for name, values in fields.items():
+                if values.ndim == 0 or len(values) != n:
+                    got = "a single value" if values.ndim == 0 else len(values)
+                    raise MeshError(f"{kind}['{name}']: expected {n} {what}, got {got} ({self.source})")
+        for kind, sets, n in (
+            ("point_sets", self.point_sets, self.n_nodes),
+            ("cell_sets", self.cell_sets, self.n_cells),
+        ):
+            for name, index in sets.items():
+                if len(index) and not (0 <= index.min() and index.max() < n):
+                    raise MeshError(
+                        f"{kind}['{name}']: expected indices 0 to {n - 1}, got {index.min()} to {index.max()} ({self.source})"
+                    )
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.points)
+
+    @property
+    def n_cells(self) -> int:
+        return sum(len(block) for block in self.cells)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the space that the nodes fill: a mesh in a plane z = constant is 2-D."""
+        extent = np.ptp(self.points, axis=0)
+        flat = extent.shape[0] == 3 and extent[2] <= 1e-12 * extent.max()
+        return 2 if flat else self.points.shape[1]
+
+    def replace(self, **changes) -> Mesh:
+        """A copy with some parts exchanged, checked anew."""
+        return dataclasses.replace(self, **changes)
+
+    def with_point_fields(self, **fields: np.ndarray) -> Mesh:
+        """A copy with point fields added or exchanged."""
+        return self.replace(point_fields={**self.point_fields, **fields})
+
+    def __repr__(self) -> str:
+        counts: dict[str, int] = {}
+        for block in self.cells:
+            counts[block.type] = counts.get(block.type, 0) + len(block)
+        cells = ", ".join(f"{n} {name}" for name, n in counts.items()) or "no cells"
+        return f"Mesh({self.n_nodes} nodes, {cells}, {self.dim}-D)"
