@@ -73,10 +73,14 @@ class Mesh:
 
     def _check(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] not in (1, 2, 3) or not len(self.points):
-            raise MeshError(f"points: expected (n_nodes ≥ 1, 1 to 3), got {self.points.shape} ({self.source})")
+            raise MeshError(
+                f"points: expected (n_nodes ≥ 1, 1 to 3), got {self.points.shape} ({self.source})"
+            )
         bad = np.flatnonzero(~np.isfinite(self.points).all(1))
         if len(bad):
-            raise MeshError(f"points: expected finite coordinates, got {self.points[bad[0]]} at node {bad[0]} ({self.source})")
+            raise MeshError(
+                f"points: expected finite coordinates, got {self.points[bad[0]]} at node {bad[0]} ({self.source})"
+            )
         for block in self.cells:
             if len(block) and not (0 <= block.nodes.min() and block.nodes.max() < self.n_nodes):
                 got = block.nodes.max() if block.nodes.max() >= self.n_nodes else block.nodes.min()
