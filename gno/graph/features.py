@@ -1,0 +1,152 @@
+"""What a node knows of the shape around it, in units of the case: computed once per mesh, in O(N log N)."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
+
+from gno.mesh import Mesh, boundary_facets
+
+# Wave numbers of the Fourier features of the coordinates, in half turns per unit.
+WAVES = (1.0, 2.0)
+
+
+def n_geometry(dim: int, n_sets: int) -> int:
+    """Columns of :func:`geometry_features`."""
+    return dim * (1 + 2 * len(WAVES)) + (1 + 2 * dim) + n_sets * (2 + dim)
+
+
+def geometry_features(
+    mesh: Mesh, points: Float[np.ndarray, "n dim"], unit: float, sets: tuple[str, ...]
+) -> Float[np.ndarray, "n n_geometry"]:
+    """Coordinates with Fourier features; distance, direction and normal of the boundary; the same for each named set.
+
+    Args:
+        mesh: the mesh whose boundary and sets are meant.
+        points: nodes or any other places, in units of the case.
+        unit: the case's unit of length.
+        sets: names of point sets; one that the mesh lacks is infinitely far (distance 1 after saturation).
+
+    Returns:
+        Dimensionless features. Distances saturate smoothly, d/(1+d), so that a far wall is simply far.
+    """
+    dim = points.shape[1]
+    nodes = in_units(mesh, unit)
+    facets = boundary_facets(mesh) if mesh.cells else np.empty((0, dim), np.int64)
+    columns = [points]
+    for wave in WAVES:
+        columns += [np.sin(np.pi * wave * points), np.cos(np.pi * wave * points)]
+    offset, normal = nearest_on_facets(points, nodes, facets)
+    columns += [_saturated(offset), offset_direction(offset), normal]
+    for name in sets:
+        members = np.asarray(mesh.point_sets.get(name, ()), dtype=np.int64)
+        columns += _set_features(points, nodes, facets, members)
+    return np.concatenate(columns, axis=1)
+
+
+def in_units(mesh: Mesh, unit: float) -> Float[np.ndarray, "n_nodes dim"]:
+    """Node positions relative to the middle of the mesh's bounding box, in units of the case."""
+    points = mesh.points[:, : mesh.dim].astype(np.float64)
+    return (points - (points.min(0) + points.max(0)) / 2) / unit
+
+
+def _saturated(offset: np.ndarray) -> np.ndarray:
+    distance = np.linalg.norm(offset, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(distance), distance / (1 + distance), 1.0)
+
+
+def offset_direction(offset: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
+    """The offset saturated to length d/(1+d): smooth where the distance is zero, unlike the unit vector; 0 if infinite."""
+    finite = np.where(np.isfinite(offset), offset, 0.0)
+    return finite / (1 + np.linalg.norm(finite, axis=1, keepdims=True))
+
+
+def _set_features(points, nodes, facets, members) -> list[np.ndarray]:
+    inside = np.zeros(len(nodes), bool)
+    inside[members] = True
+    covered = facets[inside[facets].all(1)]
+    if len(covered):
+        offset, _ = nearest_on_facets(points, nodes, covered)
+    elif len(members):
+        offset = nodes[members][cKDTree(nodes[members]).query(points)[1]] - points
+    else:
+        offset = np.full(points.shape, np.inf)
+    distance = np.linalg.norm(offset, axis=1, keepdims=True)
+    return [(distance <= 1e-9).astype(float), _saturated(offset), offset_direction(offset)]
+
+
+def nearest_on_facets(
+    points: Float[np.ndarray, "n dim"], nodes: Float[np.ndarray, "m dim"], facets: Int[np.ndarray, "f k"]
+) -> tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n dim"]]:
+    """Vector from each point to the nearest place on the facets, and that facet's outward normal.
+
+    The nearest place is sought on the facets around the two nearest facet nodes. Without facets: infinite, and no normal.
+    """
+    if not len(facets):
+        return np.full(points.shape, np.inf), np.zeros(points.shape)
+    corners = np.unique(facets)
+    _, found = cKDTree(nodes[corners]).query(points, k=min(2, len(corners)))
+    around = _facets_around(facets, len(nodes))
+    best, best_squared, best_facet = (
+        np.full(points.shape, np.inf),
+        np.full(len(points), np.inf),
+        np.zeros(len(points), int),
+    )
+    for corner in corners[found.reshape(len(points), -1)].T:
+        for facet in around[corner].T:
+            offset = _closest(points, nodes[facets[facet]]) - points
+            squared = (offset**2).sum(1)
+            nearer = squared < best_squared
+            best[nearer], best_squared[nearer], best_facet[nearer] = (
+                offset[nearer],
+                squared[nearer],
+                facet[nearer],
+            )
+    return best, _normals(nodes, facets)[best_facet]
+
+
+def _facets_around(facets: np.ndarray, n_nodes: int) -> np.ndarray:
+    """Facets at each node, one row per node, the last repeated to fill the row."""
+    node, facet = facets.ravel(), np.repeat(np.arange(len(facets)), facets.shape[1])
+    order = np.argsort(node, kind="stable")
+    node, facet = node[order], facet[order]
+    degree = np.bincount(node, minlength=n_nodes)
+    start = np.cumsum(degree) - degree
+    column = np.minimum(np.arange(degree.max())[None], np.maximum(degree, 1)[:, None] - 1)
+    return facet[np.minimum(start[:, None] + column, len(facet) - 1)]
+
+
+def _normals(nodes: np.ndarray, facets: np.ndarray) -> np.ndarray:
+    corner = nodes[facets]
+    if facets.shape[1] == 2 and nodes.shape[1] == 2:
+        along = corner[:, 1] - corner[:, 0]
+        normal = np.stack([along[:, 1], -along[:, 0]], axis=1)
+    elif facets.shape[1] == 3:
+        normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    else:  # the rim of a surface in space has no single normal
+        return np.zeros((len(facets), nodes.shape[1]))
+    return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
+
+
+def _closest(point: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """Place on a segment or a triangle nearest to each point; ``corner`` is (n, 2 or 3, dim)."""
+    if corner.shape[1] == 2:
+        return _closest_on_segment(point, corner[:, 0], corner[:, 1])
+    rim = [_closest_on_segment(point, corner[:, i], corner[:, (i + 1) % 3]) for i in range(3)]
+    squared = np.stack([((r - point) ** 2).sum(1) for r in rim])
+    best = np.stack(rim)[squared.argmin(0), np.arange(len(point))]
+    u, v, w = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0], point - corner[:, 0]
+    uu, uv, vv, wu, wv = ((a * b).sum(1) for a, b in ((u, u), (u, v), (v, v), (w, u), (w, v)))
+    area = np.where(uu * vv - uv**2 > 0, uu * vv - uv**2, np.inf)
+    s, t = (vv * wu - uv * wv) / area, (uu * wv - uv * wu) / area
+    inside = (s > 0) & (t > 0) & (s + t < 1)
+    return np.where(inside[:, None], corner[:, 0] + s[:, None] * u + t[:, None] * v, best)
+
+
+def _closest_on_segment(point: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    along = b - a
+    length = np.maximum((along**2).sum(1), 1e-300)
+    t = np.clip(((point - a) * along).sum(1) / length, 0, 1)
+    return a + t[:, None] * along

@@ -1,0 +1,268 @@
+"""From a mesh to its hierarchy of anchors: voxels, split where the mesh is not connected.
+
+Topology only: what is built here depends on the mesh alone, once. Which anchor a node leans on is learned later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+# A piece of a voxel lighter than this share of the median piece joins its heaviest neighbour.
+FRAGMENT = 0.3
+# Anchors interact with those nearer than this many spacings.
+REACH = 1.75
+# Width of the geometric weights: b = exp(−SHARPNESS (|p − y| / spacing)²).
+SHARPNESS = 2.0
+# log b of an empty place in a list of candidates: its weight is exactly zero.
+NEVER = -1e4
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """One scale.
+
+    Args:
+        position: positions, in units of the case.
+        mass: masses under the geometric weights.
+        edges: directed edges [sender, receiver], sorted by receiver.
+        spacing: distance between anchors; of level 0 the median edge length.
+        link: candidate anchors in the next level (absent on the last).
+        log_b: logarithm of their geometric weights; :data:`NEVER` where there are fewer candidates than places.
+    """
+
+    position: Float[np.ndarray, "n dim"]
+    mass: Float[np.ndarray, " n"]
+    edges: Int[np.ndarray, "2 n_edges"]
+    spacing: float
+    link: Int[np.ndarray, "n k"] | None = None
+    log_b: Float[np.ndarray, "n k"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Hierarchy:
+    """Levels from the mesh (0) to the coarsest; printing it shows the table of sizes."""
+
+    levels: tuple[Level, ...]
+
+    def rows(self) -> list[dict[str, float]]:
+        """Per level: nodes, edges, links to the next level, spacing, and nodes relative to level 0."""
+        return [
+            {
+                "level": s,
+                "nodes": len(level.position),
+                "edges": level.edges.shape[1],
+                "links": 0 if level.link is None else int((level.log_b > NEVER).sum()),
+                "spacing": level.spacing,
+                "share": len(level.position) / len(self.levels[0].position),
+            }
+            for s, level in enumerate(self.levels)
+        ]
+
+    @property
+    def complexity(self) -> float:
+        """Nodes of all levels over the nodes of level 0."""
+        return sum(len(level.position) for level in self.levels) / len(self.levels[0].position)
+
+    def __str__(self) -> str:
+        lines = ["level     nodes      edges      links   spacing"]
+        for r in self.rows():
+            lines.append(
+                f"{r['level']:5d} {r['nodes']:9,d} {r['edges']:10,d} {r['links']:10,d} {r['spacing']:9.4g}"
+            )
+        return "\n".join([*lines, f"complexity {self.complexity:.3f}"])
+
+
+def build_hierarchy(
+    points: Float[np.ndarray, "n dim"],
+    mass: Float[np.ndarray, " n"],
+    edges: Int[np.ndarray, "2 n_edges"],
+    spacings: Sequence[float],
+    *,
+    n_candidates: int = 5,
+) -> Hierarchy:
+    """Levels of anchors at the given spacings; O(N) in time and memory.
+
+    Args:
+        points: node positions.
+        mass: node masses; nodes of zero mass are carried, and weigh nothing.
+        edges: undirected mesh edges, each once.
+        spacings: spacing of levels 1, 2, …, in the unit of ``points``, ascending.
+        n_candidates: anchors of the next level that a node can lean on.
+
+    Raises:
+        ValueError: spacings that are not positive and ascending.
+
+    >>> x = np.linspace(0, 1, 101)[:, None]
+    >>> chain = np.stack([np.arange(100), np.arange(1, 101)])
+    >>> [len(level.mass) for level in build_hierarchy(x, np.full(101, 0.01), chain, [0.1, 0.5]).levels]
+    [101, 10, 2]
+    """
+    if not len(spacings) or np.any(np.diff([0.0, *spacings]) <= 0):
+        raise ValueError(f"spacings: expected positive and ascending, got {list(spacings)}")
+    length = np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)
+    levels, spacing = [], float(np.median(length)) if len(length) else float(spacings[0])
+    directed = _directed(edges)
+    for next_spacing in spacings:
+        owner = cluster(points, mass, edges, next_spacing)
+        anchor, anchor_mass = centroids(points, mass, owner)
+        neighbours = _contract(edges, owner, len(anchor))
+        near = _near(neighbours, anchor, next_spacing)
+        link, log_b = _candidates(points, owner, anchor, near, next_spacing, n_candidates)
+        levels.append(Level(points, mass, directed, spacing, link, log_b))
+        points, mass, spacing = anchor, anchor_mass, float(next_spacing)
+        edges, directed = _pairs(sparse.triu(neighbours, 1)), _pairs(near)[::-1].copy()
+    return Hierarchy((*levels, Level(points, mass, directed, spacing)))
+
+
+def cluster(points: np.ndarray, mass: np.ndarray, edges: np.ndarray, spacing: float) -> Int[np.ndarray, " n"]:
+    """Anchor that owns each node: connected pieces of voxels, light fragments joined to a neighbour along mesh edges."""
+    voxel = _voxels(points, spacing)
+    inside = edges[:, voxel[edges[0]] == voxel[edges[1]]]
+    n = len(points)
+    graph = sparse.coo_matrix((np.ones(inside.shape[1], bool), (inside[0], inside[1])), (n, n))
+    _, owner = connected_components(graph, directed=False)
+    owner = _number_by_place(owner, voxel, points, mass)
+    for _ in range(3):  # a fragment may hang on a fragment; three rounds settle all but slivers of slivers
+        joined = _join_fragments(owner, mass, edges)
+        if joined is None:
+            break
+        owner = joined
+    return owner
+
+
+def centroids(points: np.ndarray, mass: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of mass and masses of the clusters; a cluster without mass has its plain centre."""
+    n = owner.max() + 1
+    total = np.bincount(owner, mass, n)
+    weight = np.where(total[owner] > 0, mass, 1.0)
+    norm = np.bincount(owner, weight, n)
+    centre = np.stack([np.bincount(owner, weight * x, n) / norm for x in points.T], axis=1)
+    return centre, total
+
+
+def _voxels(points: np.ndarray, spacing: float) -> np.ndarray:
+    low, high = points.min(0), points.max(0)
+    # A whole number of voxels per axis, so that none at the far side is a sliver.
+    shape = np.maximum(1, np.round((high - low) / spacing)).astype(np.int64)
+    size = np.where(high > low, (high - low) / shape, 1.0)
+    # The tiny shift keeps nodes that lie on a voxel face on one side of it in spite of round-off.
+    cell = np.clip(np.floor((points - low) / size + 1e-9).astype(np.int64), 0, shape - 1)
+    return np.ravel_multi_index(tuple(cell.T), tuple(shape))
+
+
+def _number_by_place(
+    owner: np.ndarray, voxel: np.ndarray, points: np.ndarray, mass: np.ndarray
+) -> np.ndarray:
+    """Number clusters by voxel and then by place, so that the numbering does not depend on the order of nodes."""
+    centre, _ = centroids(points, np.ones_like(mass), owner)
+    first = np.full(len(centre), 0, dtype=np.int64)
+    first[owner] = voxel
+    order = np.lexsort((*centre.T[::-1], first))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[owner]
+
+
+def _join_fragments(owner: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> np.ndarray | None:
+    """Join light clusters to their heaviest neighbour; None when there is nothing to join."""
+    n = owner.max() + 1
+    total = np.bincount(owner, mass, n)
+    a, b = owner[edges[0]], owner[edges[1]]
+    cross = a != b
+    a, b = np.concatenate([a[cross], b[cross]]), np.concatenate([b[cross], a[cross]])
+    if not len(a):
+        return None
+    # Masses are compared after rounding: sums in another order of nodes must decide the same.
+    weight = np.round(total / total.max(), 9)
+    order = np.lexsort((b, -weight[b], a))
+    a, b = a[order], b[order]
+    first = np.flatnonzero(np.r_[True, a[1:] != a[:-1]])
+    heaviest = np.arange(n)
+    heaviest[a[first]] = b[first]
+    fragment = weight < FRAGMENT * np.median(weight)
+    fragment &= (heaviest != np.arange(n)) & ~fragment[heaviest]  # its neighbour stays; this one moves
+    if not fragment.any():
+        return None
+    target = np.where(fragment, heaviest, np.arange(n))
+    return np.unique(target[owner], return_inverse=True)[1]
+
+
+def _directed(edges: np.ndarray) -> np.ndarray:
+    both = np.concatenate([edges, edges[::-1]], axis=1)
+    return np.ascontiguousarray(both[:, np.lexsort((both[0], both[1]))])
+
+
+def _pairs(pattern: sparse.spmatrix) -> np.ndarray:
+    return np.stack(pattern.nonzero()).astype(np.int64)
+
+
+def _contract(edges: np.ndarray, owner: np.ndarray, n: int) -> sparse.csr_matrix:
+    """Which anchors touch along a mesh edge."""
+    a, b = owner[edges[0]], owner[edges[1]]
+    cross = a != b
+    pair = np.unique(np.concatenate([a[cross] * n + b[cross], b[cross] * n + a[cross]]))
+    return sparse.csr_matrix((np.ones(len(pair), np.int8), (pair // n, pair % n)), (n, n))
+
+
+def _near(neighbours: sparse.csr_matrix, anchor: np.ndarray, spacing: float) -> sparse.csr_matrix:
+    """Anchors that touch, and those two steps away within :data:`REACH` spacings.
+
+    Two steps along the mesh, never through empty space: the two banks of a slit stay strangers.
+    """
+    pattern = neighbours.astype(np.int32)
+    two = (pattern @ pattern + pattern).tocoo()
+    distance = np.linalg.norm(anchor[two.row] - anchor[two.col], axis=1)
+    touch = np.asarray(pattern[two.row, two.col]).ravel() > 0
+    keep = (two.row != two.col) & (touch | (distance <= REACH * spacing))
+    near = sparse.csr_matrix((np.ones(keep.sum(), np.int8), (two.row[keep], two.col[keep])), two.shape)
+    near.sort_indices()
+    return near
+
+
+def _candidates(
+    points: np.ndarray,
+    owner: np.ndarray,
+    anchor: np.ndarray,
+    near: sparse.csr_matrix,
+    spacing: float,
+    k: int,
+    *,
+    chunk: int = 100_000,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of each node's own anchor and that anchor's neighbours, nearest first, with their log weights."""
+    table = _padded(near)
+    link = np.empty((len(points), k), np.int64)
+    log_b = np.empty((len(points), k))
+    for start in range(0, len(points), chunk):
+        rows = slice(start, start + chunk)
+        choice = table[owner[rows]]
+        distance = np.linalg.norm(points[rows, None] - anchor[choice], axis=2) / spacing
+        distance[choice < 0] = np.inf
+        choice[choice < 0] = 0
+        if choice.shape[1] < k:
+            pad = ((0, 0), (0, k - choice.shape[1]))
+            choice, distance = np.pad(choice, pad), np.pad(distance, pad, constant_values=np.inf)
+        best = np.argsort(np.round(distance, 9), axis=1, kind="stable")[:, :k]
+        link[rows] = np.take_along_axis(choice, best, 1)
+        squared = np.take_along_axis(distance, best, 1) ** 2
+        with np.errstate(invalid="ignore"):
+            log_b[rows] = np.where(np.isfinite(squared), -SHARPNESS * squared, NEVER)
+    # An empty place points at the nearest candidate: its weight is zero, and its index is valid.
+    link = np.where(log_b > NEVER, link, link[:, :1])
+    return link, log_b
+
+
+def _padded(near: sparse.csr_matrix) -> np.ndarray:
+    """Row per anchor: itself, then its neighbours, then −1."""
+    degree = np.diff(near.indptr)
+    table = np.full((near.shape[0], 1 + (degree.max() if len(degree) else 0)), -1, np.int64)
+    table[:, 0] = np.arange(near.shape[0])
+    row = np.repeat(np.arange(near.shape[0]), degree)
+    table[row, 1 + np.arange(near.nnz) - near.indptr[row]] = near.indices
+    return table

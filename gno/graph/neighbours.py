@@ -1,0 +1,29 @@
+"""Neighbours of points that no cell connects."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
+
+
+def radius_edges(points: Float[np.ndarray, "n dim"], radius: float) -> Int[np.ndarray, "2 n_edges"]:
+    """All pairs of points no further apart than ``radius``, each once; none is ever left out.
+
+    >>> radius_edges(np.array([[0.], [1.], [3.]]), 1.5)
+    array([[0],
+           [1]])
+    """
+    return cKDTree(points).query_pairs(radius, output_type="ndarray").astype(np.int64).reshape(-1, 2).T
+
+
+def nearest_edges(points: Float[np.ndarray, "n dim"], k: int | None = None) -> Int[np.ndarray, "2 n_edges"]:
+    """Pairs in which one point is among the k nearest of the other (default 3·dim), each once."""
+    n, dim = points.shape
+    k = min(k or 3 * dim, n - 1)
+    if k < 1:
+        return np.empty((2, 0), np.int64)
+    _, near = cKDTree(points).query(points, k=k + 1)
+    pair = np.stack([np.repeat(np.arange(n), k + 1), near.ravel()])
+    pair = np.sort(pair[:, pair[0] != pair[1]], axis=0)
+    return np.unique(pair, axis=1)

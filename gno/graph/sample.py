@@ -1,0 +1,325 @@
+"""Sample: a mesh with its hierarchy as tensors; ragged batches of them by torch_geometric."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from gno.graph.features import geometry_features, in_units
+from gno.graph.hierarchy import Hierarchy, build_hierarchy
+from gno.graph.neighbours import nearest_edges
+from gno.graph.segment import Edges
+from gno.mesh import Mesh, cells_to_nodes, mesh_edges, node_mass
+
+# Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
+FIRST_STEP = 2.0
+NEXT_STEP = 2.0
+
+Location = Literal["point", "cell", "global", "point_set", "cell_set"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldSpec:
+    """A field by name: where it lives and how many components it has."""
+
+    name: str
+    location: Location
+    n_components: int
+
+    def values(self, mesh: Mesh) -> Float[np.ndarray, "n_nodes n_components"]:
+        """Values at the nodes: cell values moved conservatively, global values repeated, sets as 0 and 1.
+
+        Raises:
+            ValueError: the mesh lacks the field or has it with another shape.
+        """
+        store = _store(mesh, self.location)
+        if self.name not in store:
+            raise ValueError(
+                f"{self.location} field '{self.name}': expected, got only {sorted(store)} ({mesh.source})"
+            )
+        value = np.asarray(store[self.name])
+        if self.location.endswith("set"):
+            return _indicator(mesh, self.location, value)
+        value = value.reshape(1 if self.location == "global" else len(value), -1).astype(np.float64)
+        if value.shape[1] != self.n_components:
+            raise ValueError(
+                f"{self.location} field '{self.name}': expected {self.n_components} components, "
+                f"got {value.shape[1]} ({mesh.source})"
+            )
+        if self.location == "cell":
+            return cells_to_nodes(mesh, value)
+        return np.broadcast_to(value, (mesh.n_nodes, self.n_components))
+
+
+def _store(mesh: Mesh, location: Location):
+    return {
+        "point": mesh.point_fields,
+        "cell": mesh.cell_fields,
+        "global": mesh.global_fields,
+        "point_set": mesh.point_sets,
+        "cell_set": mesh.cell_sets,
+    }[location]
+
+
+def _indicator(mesh: Mesh, location: Location, members: np.ndarray) -> np.ndarray:
+    flag = np.zeros((mesh.n_nodes if location == "point_set" else mesh.n_cells, 1))
+    flag[members] = 1.0
+    return flag if location == "point_set" else cells_to_nodes(mesh, flag)
+
+
+def find_field(mesh: Mesh, name: str) -> FieldSpec:
+    """Where ``name`` lives in the mesh: point, cell and global fields first, then sets.
+
+    Raises:
+        ValueError: no such field; the message lists those there are.
+    """
+    locations: tuple[Location, ...] = ("point", "cell", "global", "point_set", "cell_set")
+    for location in locations:
+        store = _store(mesh, location)
+        if name in store:
+            if location.endswith("set"):
+                return FieldSpec(name, location, 1)
+            value = np.asarray(store[name])
+            if value.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"{location} field '{name}': expected numbers, got {value.dtype} ({mesh.source})"
+                )
+            n = value.size if location == "global" else int(np.prod(value.shape[1:]))
+            return FieldSpec(name, location, n)
+    have = {loc: sorted(_store(mesh, loc)) for loc in locations if _store(mesh, loc)}
+    listed = "; ".join(f"{loc}: {', '.join(names)}" for loc, names in have.items()) or "no field at all"
+    raise ValueError(f"field '{name}': expected in the file, got {listed} ({mesh.source})")
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSpec:
+    """How a mesh becomes a sample; fitted on the training meshes and stored with the weights.
+
+    Args:
+        dim: dimension of space.
+        unit: the case's unit of length (half the median extent), in the user's unit.
+        inputs: fields that the operator reads.
+        targets: fields that it predicts.
+        sets: point sets whose distance and direction every node knows.
+        spacings: spacing of levels 1, 2, …, in ``unit``. Fixed by the case, so a finer mesh keeps its anchors.
+        n_candidates: anchors of the next level that a node can lean on.
+    """
+
+    dim: int
+    unit: float
+    inputs: tuple[FieldSpec, ...]
+    targets: tuple[FieldSpec, ...]
+    sets: tuple[str, ...]
+    spacings: tuple[float, ...]
+    n_candidates: int = 5
+
+    @staticmethod
+    def fit(
+        meshes: Sequence[Mesh],
+        *,
+        inputs: Sequence[str],
+        targets: Sequence[str],
+        sets: Sequence[str] | None = None,
+        n_levels: int | None = None,
+        first_step: float = FIRST_STEP,
+        next_step: float = NEXT_STEP,
+        n_candidates: int = 5,
+    ) -> SampleSpec:
+        """Resolve fields, unit and spacings from the training meshes.
+
+        Args:
+            meshes: training meshes.
+            inputs: names of fields or sets to read.
+            targets: names of fields to predict.
+            sets: point sets whose distance is a feature; by default those that every mesh has.
+            n_levels: number of levels, the mesh included; by default as many as leave about four anchors across, at least 3.
+            first_step: spacing of level 1 in median edge lengths.
+            next_step: spacing of each further level in spacings of the one before.
+            n_candidates: anchors that a node can lean on.
+
+        Raises:
+            ValueError: a field is missing, or is both input and target.
+        """
+        if not meshes:
+            raise ValueError("training meshes: expected at least one, got none")
+        both = sorted(set(inputs) & set(targets))
+        if both:
+            raise ValueError(f"field '{both[0]}': expected to be input or target, got both")
+        if not targets:
+            raise ValueError("targets: expected at least one field, got none")
+        dim = meshes[0].dim
+        other = next((m for m in meshes if m.dim != dim), None)
+        if other is not None:
+            raise ValueError(
+                f"meshes: expected all {dim}-D like {meshes[0].source}, got {other.dim}-D ({other.source})"
+            )
+        extent = [np.ptp(m.points[:, :dim], axis=0).max() for m in meshes]
+        unit = float(np.median(extent)) / 2 or 1.0
+        return SampleSpec(
+            dim,
+            unit,
+            tuple(find_field(meshes[0], name) for name in inputs),
+            tuple(find_field(meshes[0], name) for name in targets),
+            tuple(common_sets(meshes) if sets is None else sets),
+            _spacings(meshes, unit, n_levels, first_step, next_step),
+            n_candidates,
+        )
+
+    @property
+    def n_inputs(self) -> int:
+        return sum(f.n_components for f in self.inputs)
+
+    @property
+    def n_targets(self) -> int:
+        return sum(f.n_components for f in self.targets)
+
+    @property
+    def n_levels(self) -> int:
+        return 1 + len(self.spacings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> SampleSpec:
+        fields = {name: tuple(FieldSpec(**f) for f in values[name]) for name in ("inputs", "targets")}
+        rest = {"sets": tuple(values["sets"]), "spacings": tuple(values["spacings"])}
+        return SampleSpec(**{**values, **fields, **rest})
+
+
+def common_sets(meshes: Sequence[Mesh]) -> list[str]:
+    """Point sets that every mesh has and that are not empty, by name."""
+    names = [{k for k, v in m.point_sets.items() if len(v)} for m in meshes]
+    return sorted(set.intersection(*names))
+
+
+def _spacings(meshes, unit, n_levels, first_step, next_step) -> tuple[float, ...]:
+    lengths = []
+    for mesh in meshes[:20]:
+        edges, points = edges_of(mesh), in_units(mesh, unit)
+        lengths.append(
+            np.median(np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)) if edges.size else 1.0
+        )
+    first = first_step * float(np.median(lengths))
+    if n_levels is None:
+        across = 2.0 / first  # anchors of level 1 along the longest side
+        n_levels = max(3, 2 + int(np.floor(np.log(max(across / 4, 1)) / np.log(next_step) + 1e-9)))
+    return tuple(first * next_step**s for s in range(n_levels - 1))
+
+
+def edges_of(mesh: Mesh) -> np.ndarray:
+    """Undirected edges: the mesh's own, or nearest neighbours in a point cloud."""
+    return mesh_edges(mesh) if mesh.cells else nearest_edges(mesh.points[:, : mesh.dim])
+
+
+class MeshData(Data):
+    """torch_geometric Data of one mesh with its hierarchy.
+
+    Attributes:
+        x: inputs, (n_0, n_inputs). y: targets, (n_0, n_targets), if known.
+        geometry: (n_0, n_geometry). mass_0: node masses, (n_0,), summing to one.
+        pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, and edge_perm_s its transpose.
+        link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
+    """
+
+    def __inc__(self, key: str, value: Any, *args, **kwargs):
+        if key.startswith(("edge_perm_", "link_perm_")):
+            return value.numel()
+        if key.startswith("link_"):
+            return self[f"pos_{int(key[5:]) + 1}"].shape[0]
+        if key.startswith("edge_index_"):
+            return self[f"pos_{key[11:]}"].shape[0]
+        return super().__inc__(key, value, *args, **kwargs)
+
+    @property
+    def n_levels(self) -> int:
+        return sum(key.startswith("pos_") for key in self.keys() if key[4:].isdigit())
+
+    @property
+    def num_nodes(self) -> int:
+        return self["pos_0"].shape[0]
+
+
+def hierarchy_of(mesh: Mesh, spec: SampleSpec) -> Hierarchy:
+    """The levels that the operator will see, in units of the case; masses sum to one."""
+    mass = node_mass(mesh)
+    return build_hierarchy(
+        in_units(mesh, spec.unit),
+        mass / mass.sum(),
+        edges_of(mesh),
+        spec.spacings,
+        n_candidates=spec.n_candidates,
+    )
+
+
+def build_sample(mesh: Mesh, spec: SampleSpec, dtype: torch.dtype = torch.float32) -> MeshData:
+    """Everything about a mesh that training needs, computed once.
+
+    Raises:
+        ValueError: the mesh has another dimension than the case, or lacks an input.
+    """
+    if mesh.dim != spec.dim:
+        raise ValueError(f"mesh: expected {spec.dim}-D, got {mesh.dim}-D ({mesh.source})")
+    data = MeshData(x=_stack([f.values(mesh) for f in spec.inputs], mesh, dtype))
+    if all(f.name in _store(mesh, f.location) for f in spec.targets):
+        data.y = _stack([f.values(mesh) for f in spec.targets], mesh, dtype)
+    points = in_units(mesh, spec.unit)
+    data.geometry = torch.as_tensor(geometry_features(mesh, points, spec.unit, spec.sets), dtype=dtype)
+    hierarchy = hierarchy_of(mesh, spec)
+    data.mass_0 = torch.as_tensor(hierarchy.levels[0].mass, dtype=dtype)
+    for s, level in enumerate(hierarchy.levels):
+        data[f"pos_{s}"] = torch.as_tensor(level.position, dtype=dtype)
+        data[f"spacing_{s}"] = torch.tensor([level.spacing], dtype=dtype)
+        data[f"edge_index_{s}"] = torch.as_tensor(level.edges)
+        data[f"edge_perm_{s}"] = torch.argsort(data[f"edge_index_{s}"][0], stable=True)
+        if level.link is not None:
+            data[f"link_{s}"] = torch.as_tensor(level.link)
+            data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)
+            data[f"link_perm_{s}"] = torch.argsort(data[f"link_{s}"].flatten(), stable=True)
+    return data
+
+
+def _stack(columns: list[np.ndarray], mesh: Mesh, dtype: torch.dtype) -> Tensor:
+    if not columns:
+        return torch.empty(mesh.n_nodes, 0, dtype=dtype)
+    values = np.concatenate(columns, axis=1)
+    bad = np.flatnonzero(~np.isfinite(values).all(1))
+    if len(bad):
+        raise ValueError(
+            f"fields: expected finite values, got {values[bad[0]]} at node {bad[0]} ({mesh.source})"
+        )
+    return torch.as_tensor(values, dtype=dtype)
+
+
+def collate(samples: Sequence[MeshData]) -> Batch:
+    """A ragged batch; ``pos_s_batch`` says which mesh a node of level s belongs to."""
+    n_levels = samples[0].n_levels
+    batch = Batch.from_data_list(list(samples), follow_batch=[f"pos_{s}" for s in range(n_levels)])
+    # The largest mesh and the largest set of anchors, known on the host: padding then needs no look at the device.
+    batch.longest_mesh = max(d["pos_0"].shape[0] for d in samples)
+    batch.longest_anchors = max(sum(d[f"pos_{s}"].shape[0] for s in range(1, n_levels)) for d in samples)
+    return batch
+
+
+def level_edges(batch: Batch, s: int) -> Edges:
+    """Edges of level s of a batch."""
+    sender, receiver = batch[f"edge_index_{s}"]
+    n = batch[f"pos_{s}"].shape[0]
+    return Edges.from_perm(sender, receiver, batch[f"edge_perm_{s}"], n, n)
+
+
+def link_edges(batch: Batch, s: int) -> Edges:
+    """Links as edges from the anchors of level s + 1 to the nodes of level s."""
+    link = batch[f"link_{s}"]
+    n, k = link.shape
+    receiver = torch.arange(n, device=link.device).repeat_interleave(k)
+    return Edges.from_perm(
+        link.flatten(), receiver, batch[f"link_perm_{s}"], batch[f"pos_{s + 1}"].shape[0], n
+    )

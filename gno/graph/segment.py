@@ -1,0 +1,166 @@
+"""Sums over the edges of a graph: one module, three back ends, one result.
+
+Edges are stored sorted by receiver (compressed rows), together with the permutation that sorts them by sender, so that
+every sum and every gradient is a gather: nothing is scattered, no atomics, the same bits on every run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+try:  # an optional accelerator: its results equal those of plain torch
+    from torch_scatter import segment_csr
+except ImportError:
+    segment_csr = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Edges:
+    """Directed edges sorted by receiver, with their transpose.
+
+    Args:
+        sender: node that sends, per edge.
+        receiver: node that receives, per edge, ascending.
+        ptr: edges of receiver r are ``ptr[r]:ptr[r + 1]``.
+        perm: edge numbers sorted by sender.
+        ptr_t: edges sent by s are ``perm[ptr_t[s]:ptr_t[s + 1]]``.
+    """
+
+    sender: Int[Tensor, " n_edges"]
+    receiver: Int[Tensor, " n_edges"]
+    ptr: Int[Tensor, " n_receivers_1"]
+    perm: Int[Tensor, " n_edges"]
+    ptr_t: Int[Tensor, " n_senders_1"]
+
+    @staticmethod
+    def build(sender: Tensor, receiver: Tensor, n_senders: int, n_receivers: int) -> Edges:
+        """Sort and transpose; ``receiver`` must be ascending."""
+        return Edges.from_perm(sender, receiver, torch.argsort(sender, stable=True), n_senders, n_receivers)
+
+    @staticmethod
+    def from_perm(sender: Tensor, receiver: Tensor, perm: Tensor, n_senders: int, n_receivers: int) -> Edges:
+        """As :meth:`build`, with the transpose known."""
+        return Edges(sender, receiver, _ptr(receiver, n_receivers), perm, _ptr(sender, n_senders))
+
+    def transpose(self) -> Edges:
+        """The same edges with sender and receiver exchanged, in the order of ``perm``."""
+        back = torch.empty_like(self.perm)
+        back[self.perm] = torch.arange(len(back), device=back.device)
+        return Edges(self.receiver[self.perm], self.sender[self.perm], self.ptr_t, back, self.ptr)
+
+    @staticmethod
+    def union(parts: Sequence[Edges]) -> Edges:
+        """Disjoint graphs, each on as many senders as receivers, as one graph."""
+        sender, receiver, perm, ptr, ptr_t, n, e = [], [], [], [], [], 0, 0
+        for part in parts:
+            sender.append(part.sender + n)
+            receiver.append(part.receiver + n)
+            perm.append(part.perm + e)
+            ptr.append(part.ptr[bool(ptr) :] + e)
+            ptr_t.append(part.ptr_t[bool(ptr_t) :] + e)
+            n, e = n + len(part.ptr) - 1, e + len(part.sender)
+        return Edges(*(torch.cat(x) for x in (sender, receiver, ptr, perm, ptr_t)))
+
+
+def _ptr(index: Tensor, n: int) -> Tensor:
+    count = torch.zeros(n + 1, dtype=torch.long, device=index.device)
+    return count.index_add_(0, index + 1, torch.ones_like(index)).cumsum(0)
+
+
+def segment_sum(values: Float[Tensor, "n_edges c"], ptr: Int[Tensor, " n_1"]) -> Float[Tensor, "n c"]:
+    """Sum of consecutive rows: ``y_r = Σ values[ptr[r]:ptr[r+1]]``.
+
+    >>> segment_sum(torch.tensor([[1.], [2.], [4.]]), torch.tensor([0, 2, 2, 3])).T
+    tensor([[3., 0., 4.]])
+    """
+    if segment_csr is not None:
+        return segment_csr(values, ptr, reduce="sum")
+    return _SegmentSum.apply(values, ptr)
+
+
+def gather_sum(
+    values: Float[Tensor, "n_senders c"], weights: Float[Tensor, " n_edges"], edges: Edges
+) -> Float[Tensor, "n_receivers c"]:
+    """Weighted sum over incoming edges, ``y_r = Σ_e w_e v_{sender(e)}``: a sparse product whose entries may be learned.
+
+    No tensor with one row per edge and channel is made on the way forward.
+    """
+    return _GatherSum.apply(values, weights, edges, False)
+
+
+def gather_sum_t(
+    values: Float[Tensor, "n_receivers c"], weights: Float[Tensor, " n_edges"], edges: Edges
+) -> Float[Tensor, "n_senders c"]:
+    """The transpose of :func:`gather_sum`: ``y_s = Σ_e w_e v_{receiver(e)}`` over the edges that s sends."""
+    return _GatherSum.apply(values, weights, edges, True)
+
+
+def bag(values: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
+    """``y_r = Σ_{e in ptr[r]:ptr[r+1]} w_e values[index_e]``, without a gradient.
+
+    embedding_bag is torch's fused gather–scale–sum; it accumulates 16-bit values in float32.
+    """
+    if len(index) == 0:
+        return values.new_zeros(len(ptr) - 1, values.shape[1])
+    return torch.nn.functional.embedding_bag(
+        index, values.contiguous(), ptr, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )
+
+
+def sum_received(values: Tensor, weights: Tensor | None, edges: Edges) -> Tensor:
+    """Sum of edge values at their receivers, without a gradient."""
+    return bag(values, torch.arange(len(values), device=values.device), edges.ptr, weights)
+
+
+def sum_sent(values: Tensor, weights: Tensor | None, edges: Edges) -> Tensor:
+    """Sum of edge values at their senders, without a gradient."""
+    return bag(
+        values, edges.perm, edges.ptr_t, None if weights is None else weights.index_select(0, edges.perm)
+    )
+
+
+class _SegmentSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, ptr):
+        ctx.save_for_backward(ptr)
+        return bag(values, torch.arange(len(values), device=values.device), ptr)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (ptr,) = ctx.saved_tensors
+        return grad.repeat_interleave(ptr.diff(), dim=0), None
+
+
+def _gather_sum(values: Tensor, weights: Tensor, edges: Edges, transposed: bool) -> Tensor:
+    weights = weights.to(values.dtype)
+    if not transposed:
+        return bag(values, edges.sender, edges.ptr, weights)
+    perm = edges.perm
+    return bag(values, edges.receiver.index_select(0, perm), edges.ptr_t, weights.index_select(0, perm))
+
+
+class _GatherSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, weights, edges, transposed):
+        ctx.edges, ctx.transposed = edges, transposed
+        ctx.save_for_backward(values, weights)
+        return _gather_sum(values, weights, edges, transposed)
+
+    @staticmethod
+    def backward(ctx, grad):
+        values, weights = ctx.saved_tensors
+        edges, grad_values, grad_weights = ctx.edges, None, None
+        if ctx.needs_input_grad[0]:
+            grad_values = _gather_sum(grad, weights, edges, not ctx.transposed)
+        if ctx.needs_input_grad[1]:
+            out, into = (edges.sender, edges.receiver) if ctx.transposed else (edges.receiver, edges.sender)
+            product = grad.index_select(0, out) * values.index_select(0, into)
+            grad_weights = product.sum(1, dtype=torch.promote_types(product.dtype, torch.float32)).to(
+                weights.dtype
+            )
+        return grad_values, grad_weights, None, None

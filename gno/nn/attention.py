@@ -1,0 +1,129 @@
+"""Scale-adaptive attention: queries of every scale attend over the anchors of all scales."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+# Logit of a key that is only there to fill the row of a shorter mesh.
+PADDING = -1e4
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """Nodes of one or more scales of a batch, and how they lie in a padded (mesh, place) table.
+
+    Args:
+        position: in units of the case. log_mass: log m, zero mass at :data:`PADDING`. scale: level of each token.
+        place: row-major place of each token in the table. table: token at each place (0 where none), filled: where there is one.
+    """
+
+    position: Float[Tensor, "n dim"]
+    log_mass: Float[Tensor, " n"]
+    scale: Int[Tensor, " n"]
+    place: Int[Tensor, " n"]
+    table: Int[Tensor, "meshes longest"]
+    filled: Tensor
+
+    @staticmethod
+    def build(position, mass, scale, batch, n_meshes: int, longest: int) -> Tokens:
+        """Tokens of the same mesh keep their order."""
+        n = len(batch)
+        order = torch.argsort(batch, stable=True)
+        count = torch.zeros(n_meshes, dtype=torch.long, device=batch.device).index_add_(
+            0, batch, torch.ones_like(batch)
+        )
+        start = count.cumsum(0) - count
+        by_mesh = batch.index_select(0, order)
+        place_sorted = (
+            by_mesh * longest + torch.arange(n, device=batch.device) - start.index_select(0, by_mesh)
+        )
+        place = torch.empty_like(place_sorted).index_copy_(0, order, place_sorted)
+        table = torch.zeros(n_meshes * longest, dtype=torch.long, device=batch.device)
+        table.index_copy_(0, place, torch.arange(n, device=batch.device))
+        filled = torch.zeros(n_meshes * longest, dtype=torch.bool, device=batch.device).index_fill_(
+            0, place, True
+        )
+        log_mass = mass.clamp_min(1e-30).log().clamp_min(PADDING)
+        return Tokens(
+            position, log_mass, scale, place, table.view(n_meshes, longest), filled.view(n_meshes, longest)
+        )
+
+    def pad(self, values: Float[Tensor, "n c"]) -> Float[Tensor, "meshes longest c"]:
+        return values.index_select(0, self.table.flatten()).view(*self.table.shape, -1)
+
+    def unpad(self, values: Float[Tensor, "meshes longest c"]) -> Float[Tensor, "n c"]:
+        return values.flatten(0, 1).index_select(0, self.place)
+
+
+class CrossScaleAttention(nn.Module):
+    """``logit = q_{s,i}·k_{s′,j} − γ|x_i − x_j|² + log m_j + β_{s,s′}``, softmax over all anchors j of all scales s′.
+
+    Masses sum to one at every scale, so scales compete fairly; log m makes the sum a quadrature, which refinement does not
+    change (cf. Cao 2021, Choose a Transformer). The mass, scale and distance terms are folded into a few extra channels of
+    queries and keys, so that the fused attention of torch runs without a mask.
+    """
+
+    def __init__(self, width: int, n_heads: int, n_scales: int, dim: int) -> None:
+        super().__init__()
+        self.n_heads, self.n_scales, self.head_width = n_heads, n_scales, width // n_heads
+        self.content = self.head_width - n_scales - dim
+        self.query = nn.Linear(width, n_heads * self.content, bias=False)
+        self.key = nn.Linear(width, n_heads * self.content, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.scale_bias = nn.Parameter(torch.zeros(n_heads, n_scales, n_scales))
+        # From global heads to heads that look about a fifth of the domain far.
+        self.log_gamma = nn.Parameter(torch.linspace(-2.0, 3.5, n_heads))
+
+    def forward(
+        self, queries: Float[Tensor, "n width"], keys: Float[Tensor, "k width"], at: Tokens, over: Tokens
+    ) -> Float[Tensor, "n width"]:
+        q, k = self._heads(self._queries(queries, at), at), self._padded_keys(keys, over)
+        v = self._heads(self.value(keys).view(-1, self.n_heads, self.head_width), over)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+        return self.out(at.unpad(mixed.transpose(1, 2).flatten(2)))
+
+    @torch.no_grad()
+    def scale_attention(
+        self, queries: Tensor, keys: Tensor, at: Tokens, over: Tokens, *, chunk: int = 4096
+    ) -> Float[Tensor, "n n_scales"]:
+        """α_{s,s′}(x): how much of the attention of each query goes to scale s′, mean over heads."""
+        q, k = self._heads(self._queries(queries, at), at), self._padded_keys(keys, over)
+        scale = nn.functional.one_hot(over.scale, self.n_scales).to(q.dtype)
+        scale = over.pad(scale) * over.filled[..., None]
+        parts = [((c @ k.transpose(2, 3)).softmax(3) @ scale[:, None]).mean(1) for c in q.split(chunk, dim=2)]
+        return at.unpad(torch.cat(parts, dim=1))
+
+    def _heads(
+        self, values: Float[Tensor, "n heads c"], tokens: Tokens
+    ) -> Float[Tensor, "meshes heads longest c"]:
+        return tokens.pad(values.flatten(1)).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+
+    def _padded_keys(self, values: Tensor, over: Tokens) -> Float[Tensor, "meshes heads longest c"]:
+        keys = self._heads(self._keys(values, over), over)
+        if over.table.numel() == len(over.place):
+            return keys
+        empty = torch.where(over.filled, 0.0, PADDING).to(keys.dtype)[:, None, :, None]
+        return torch.cat([keys[..., : -self.n_scales], keys[..., -self.n_scales :] + empty], dim=3)
+
+    def _queries(self, values: Tensor, at: Tokens) -> Float[Tensor, "n heads c"]:
+        content = self.query(values).view(-1, self.n_heads, self.content) * self.content**-0.5
+        place = (2 * self.log_gamma.exp())[:, None] * at.position[:, None]
+        scale = nn.functional.one_hot(at.scale, self.n_scales).to(values.dtype)
+        return torch.cat(
+            [content, place.to(values.dtype), scale[:, None].expand(-1, self.n_heads, -1)], dim=2
+        )
+
+    def _keys(self, values: Tensor, over: Tokens) -> Float[Tensor, "n heads c"]:
+        content = self.key(values).view(-1, self.n_heads, self.content)
+        place = over.position[:, None].expand(-1, self.n_heads, -1).to(values.dtype)
+        far = self.log_gamma.exp() * over.position.square().sum(1, keepdim=True)
+        bias = (
+            self.scale_bias.permute(2, 0, 1).index_select(0, over.scale)
+            + (over.log_mass[:, None] - far)[..., None]
+        )
+        return torch.cat([content, place, bias.to(values.dtype)], dim=2)

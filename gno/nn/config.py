@@ -1,0 +1,62 @@
+"""The size of an operator, in one frozen value that is saved with the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+Size = Literal["small", "medium", "large"]
+
+PRESETS: dict[str, dict[str, int]] = {
+    "small": {"width": 64, "n_blocks": 4, "n_heads": 4},
+    "medium": {"width": 96, "n_blocks": 6, "n_heads": 6},
+    "large": {"width": 192, "n_blocks": 8, "n_heads": 8},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorConfig:
+    """Args:
+    dim: dimension of space. n_inputs, n_geometry, n_outputs: columns of the sample. n_levels: scales, the mesh included.
+    width: channels. n_blocks: rounds of message passing between the scales. n_heads: attention heads.
+    learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.
+
+    Raises:
+        ValueError: heads too many for the width.
+    """
+
+    dim: int
+    n_inputs: int
+    n_geometry: int
+    n_outputs: int
+    n_levels: int
+    width: int = 64
+    n_blocks: int = 4
+    n_heads: int = 4
+    learned_pooling: bool = True
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        if self.n_levels < 2:
+            raise ValueError(f"n_levels: expected at least 2, got {self.n_levels}")
+        if self.width % self.n_heads or self.head_width <= self.n_levels + self.dim:
+            raise ValueError(
+                f"width {self.width} in {self.n_heads} heads: expected a whole number of channels per head, more than "
+                f"{self.n_levels + self.dim} (levels + dimension), got {self.width / self.n_heads:g}"
+            )
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.n_heads
+
+    @staticmethod
+    def preset(size: Size, **values: Any) -> OperatorConfig:
+        """One dial; any knob can be given besides."""
+        return OperatorConfig(**{**PRESETS[size], **values})
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> OperatorConfig:
+        return OperatorConfig(**values)

@@ -1,0 +1,102 @@
+"""Learned pooling: which anchors a node leans on, with masses, so that constants and integrals survive every transfer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gno.graph.segment import Edges, gather_sum, gather_sum_t
+
+# Share of the geometric weights that learning cannot take away: every anchor keeps a mass.
+FLOOR = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Transfer between a level and the next coarser one: ``P`` upwards in resolution, ``R = diag(m')⁻¹ Pᵀ diag(m)`` down.
+
+    Rows of P sum to one, so R1 = 1, ∫Ru = ∫u, ∫Pu = ∫u and ⟨Ru, v⟩ = ⟨u, Pv⟩ to round-off.
+
+    Args:
+        edges: from candidate anchors to nodes. weights: P, one entry per edge.
+        fine_mass, coarse_mass: node masses of both levels.
+    """
+
+    edges: Edges
+    weights: Float[Tensor, " n_edges"]
+    fine_mass: Float[Tensor, " n_fine"]
+    coarse_mass: Float[Tensor, " n_coarse"]
+
+    @staticmethod
+    def build(edges: Edges, weights: Tensor, fine_mass: Tensor) -> Transfer:
+        coarse = gather_sum_t(fine_mass[:, None], weights, edges)[:, 0]
+        return Transfer(edges, weights, fine_mass, coarse)
+
+    def prolong(self, values: Float[Tensor, "n_coarse c"]) -> Float[Tensor, "n_fine c"]:
+        return gather_sum(values, self.weights, self.edges)
+
+    def restrict(self, values: Float[Tensor, "n_fine c"]) -> Float[Tensor, "n_coarse c"]:
+        total = gather_sum_t(values * self.fine_mass[:, None], self.weights, self.edges)
+        return total / _positive(self.coarse_mass)[:, None]
+
+    def restriction_weights(self) -> Float[Tensor, " n_edges"]:
+        """Entries of R on the same edges: they sum to one at every anchor."""
+        mass = self.fine_mass.index_select(0, self.edges.receiver)
+        return self.weights * mass / _positive(self.coarse_mass).index_select(0, self.edges.sender)
+
+    def detach(self) -> Transfer:
+        return Transfer(self.edges, self.weights.detach(), self.fine_mass.detach(), self.coarse_mass.detach())
+
+
+def _positive(mass: Tensor) -> Tensor:
+    # An anchor of nodes without mass (probes, unreferenced nodes) has mass zero, and receives zero.
+    return torch.where(mass > 0, mass, torch.ones_like(mass))
+
+
+class LearnedPooling(nn.Module):
+    """``P_ia = (1−ε) softmax_a(ℓ_ia + log b_ia) + ε softmax_a(log b_ia)`` over the candidate anchors a of node i.
+
+    ``ℓ_ia = MLP(A v_i + C e_ia) − ‖Q v_i − K v̄_a‖²``: geometry proposes, and likeness of node and anchor (v̄ is what the
+    anchor sees under the geometric weights) decides, so that an anchor need not smear across an interface.
+    """
+
+    def __init__(self, width: int, n_edge_features: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.node = nn.Linear(width, hidden)
+        self.edge = nn.Linear(n_edge_features, hidden, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)
+        self.query = nn.Linear(width, hidden, bias=False)
+        self.key = nn.Linear(width, hidden, bias=False)
+        with torch.no_grad():  # at the start node and anchor are compared in the same coordinates
+            self.key.weight.copy_(self.query.weight)
+
+    def forward(
+        self,
+        values: Float[Tensor, "n width"],
+        mass: Float[Tensor, " n"],
+        edges: Edges,
+        log_b: Float[Tensor, "n k"],
+        features: Float[Tensor, "n_edges n_edge_features"],
+    ) -> Float[Tensor, " n_edges"]:
+        n, k = log_b.shape
+        b = log_b.softmax(1)
+        seen = Transfer.build(edges, b.flatten(), mass).restrict(self.key(values))
+        near = seen.index_select(0, edges.sender).view(n, k, -1)
+        unlike = (self.query(values)[:, None] - near).square().sum(2)
+        hidden = nn.functional.silu(self.node(values)[:, None] + self.edge(features).view(n, k, -1))
+        logits = self.score(hidden).squeeze(2) - unlike + log_b
+        return ((1 - FLOOR) * logits.softmax(1) + FLOOR * b).flatten()
+
+
+class GeometricPooling(nn.Module):
+    """Fixed weights, softmax of the geometric ones: what learned pooling is measured against."""
+
+    def forward(self, values, mass, edges, log_b, features) -> Float[Tensor, " n_edges"]:
+        return log_b.softmax(1).flatten()
+
+
+PoolingWeights = Callable[..., Tensor]
