@@ -1,0 +1,20 @@
+"""From a case to a trained operator, and from that to predictions."""
+
+from gno.train.case import Case, Data, Model, Training, load_case
+from gno.train.evaluate import Evaluation
+from gno.train.interrupt import Interrupted
+from gno.train.predict import Prediction
+from gno.train.run import Run, train
+
+__all__ = [
+    "Case",
+    "Data",
+    "Evaluation",
+    "Interrupted",
+    "Model",
+    "Prediction",
+    "Run",
+    "Training",
+    "load_case",
+    "train",
+]

@@ -1,0 +1,87 @@
+"""Blueprint: all that is known of a trained operator besides its weights, stored in the same file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gno.graph import MeshData, SampleSpec
+from gno.nn import NeuroScale, OperatorConfig
+from gno.train.case import Case
+from gno.train.checkpoint import load_tensors, pack, save_tensors, unpack
+from gno.train.normalise import Normalisation
+
+# Raised when files of an older version can no longer be read.
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Blueprint:
+    """How to make a sample of a mesh, a model for samples, and fields of its output.
+
+    Args:
+        case: what was asked for.
+        spec: mesh → sample.
+        config: sizes of the operator.
+        normalisation: units of its inputs and outputs.
+    """
+
+    case: Case
+    spec: SampleSpec
+    config: OperatorConfig
+    normalisation: Normalisation
+
+    @classmethod
+    def fit(cls, case: Case, spec: SampleSpec, samples: Sequence[MeshData]) -> Blueprint:
+        """From the training samples."""
+        config = OperatorConfig.preset(
+            case.model.size,
+            dim=spec.dim,
+            n_inputs=spec.n_inputs,
+            n_geometry=samples[0].geometry.shape[1],
+            n_outputs=spec.n_targets,
+            n_levels=spec.n_levels,
+            **case.model.operator,
+        )
+        return cls(case, spec, config, Normalisation.fit(samples, spec))
+
+    def model(self, seed: int = 0) -> nn.Module:
+        """The operator with fresh weights; the caller's random numbers are left alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return NeuroScale(self.config)
+
+    def save(self, path: Path, parts: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
+        """Write tensors by part (``average``, ``model``, ``optimiser``) together with this blueprint."""
+        document = {
+            "format": FORMAT,
+            "case": self.case.model_dump(mode="json"),
+            "spec": self.spec.to_dict(),
+            "operator": self.config.to_dict(),
+            "progress": dict(progress),
+        }
+        save_tensors(path, pack(**parts, normalisation=self.normalisation.tensors()), document)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Blueprint, dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Read what :meth:`save` wrote: blueprint, tensors by part, progress.
+
+        Raises:
+            ValueError: no such file, or not one of ours.
+        """
+        tensors, document = load_tensors(path)
+        if document.get("format") != FORMAT:
+            raise ValueError(f"{path}: expected a run of format {FORMAT}, got {document.get('format')}")
+        blueprint = cls(
+            Case.model_validate(document["case"]),
+            SampleSpec.from_dict(document["spec"]),
+            OperatorConfig.from_dict(document["operator"]),
+            Normalisation.from_tensors(unpack(tensors, "normalisation")),
+        )
+        parts = {part: unpack(tensors, part) for part in ("model", "average", "optimiser")}
+        return blueprint, parts, document["progress"]

@@ -1,0 +1,323 @@
+"""Case: everything one training needs, read from a TOML file and checked before anything is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import glob
+import random
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+SPLITS = ("train", "validation", "test")
+
+
+def _as_tuple(value: Any) -> Any:
+    value = (value,) if isinstance(value, str) else value
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"expected a string or a list of strings, got {value!r}")
+    return tuple(value)
+
+
+Names = Annotated[tuple[str, ...], pydantic.BeforeValidator(_as_tuple)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(pydantic.BaseModel):
+    """One section of a case: frozen, and no key that is not declared."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class Data(Part):
+    """[data]: which files, which fields go in, which come out.
+
+    Args:
+        inputs: names of the fields that are known beforehand (point, cell or global).
+        targets: names of the fields to learn.
+        sets: named sets whose indicator, distance and direction the operator may see; all that the
+            training meshes share if absent.
+        train, validation, test: globs, relative to ``folder``.
+        files, split, seed: one glob instead, split at random into fractions for train, validation, test.
+        folder: where relative globs start; the folder of the TOML file if absent.
+        cache: folder for prepared samples, relative to ``folder``; empty for none.
+    """
+
+    inputs: Names = ()
+    targets: Annotated[Names, Field(min_length=1)]
+    sets: Names | None = None
+    train: Names = ()
+    validation: Names = ()
+    test: Names = ()
+    files: Names = ()
+    split: tuple[Fraction, Fraction, Fraction] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    folder: Path = Path()
+    cache: str = ".gno"
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        for key in ("inputs", "targets"):
+            names = getattr(self, key)
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise ValueError(f"{key}: expected every name once, got '{twice}' twice")
+        if leak := set(self.inputs) & set(self.targets):
+            raise ValueError(f"inputs: expected no target among them, got '{min(leak)}' in both inputs and targets")
+        if self.files and (self.train or self.validation or self.test):
+            raise ValueError("files: expected either files (with split) or train/validation/test, got both")
+        if not 0.999 < sum(self.split) < 1.001 or self.split[0] <= 0:
+            raise ValueError(f"split: expected three fractions that sum to 1, the first > 0, got {list(self.split)}")
+        return self
+
+    def paths(self) -> dict[str, list[Path]]:
+        """The files of each split, sorted; a file belongs to one split only.
+
+        Raises:
+            ValueError: a glob without files, or a file in two splits.
+        """
+        if self.files:
+            return split_items(self._expand("files", self.files), self.split, self.seed)
+        if not self.train:
+            raise ValueError("data.train: expected a glob of training files (or data.files), got none")
+        found = {key: self._expand(key, getattr(self, key)) for key in SPLITS}
+        for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
+            if both := sorted(set(found[earlier]) & set(found[later])):
+                raise ValueError(f"data.{later}: expected files that are not in data.{earlier}, got {both[0]} in both")
+        return found
+
+    def _expand(self, key: str, patterns: tuple[str, ...]) -> list[Path]:
+        paths: list[Path] = []
+        for pattern in patterns:
+            full = str(self.folder / pattern)
+            hits = [Path(hit).resolve() for hit in glob.glob(full, recursive=True)]  # noqa: PTH207 (absolute patterns)
+            if not hits:
+                raise ValueError(f"data.{key}: expected files, got none that match '{full}'")
+            paths += hits
+        return sorted(set(paths))
+
+
+def split_items(items: Iterable, fractions: tuple[float, float, float], seed: int) -> dict[str, list]:
+    """Items dealt at random to train, validation and test; every wanted split gets at least one.
+
+    >>> {key: len(value) for key, value in split_items(range(10), (0.8, 0.1, 0.1), 0).items()}
+    {'train': 8, 'validation': 1, 'test': 1}
+    """
+    items = list(items)
+    random.Random(seed).shuffle(items)
+    counts = [max(1, round(f * len(items))) if f > 0 else 0 for f in fractions[1:]]
+    if sum(counts) >= len(items):
+        wanted = 1 + sum(f > 0 for f in fractions[1:])
+        raise ValueError(f"data.files: expected at least {wanted} files for the split {fractions}, got {len(items)}")
+    n_train = len(items) - sum(counts)
+    cuts = (0, n_train, n_train + counts[0], len(items))
+    return {key: items[cuts[k] : cuts[k + 1]] for k, key in enumerate(SPLITS)}
+
+
+class Model(Part):
+    """[model]: one size dial, and any knob of the operator or of its hierarchy by name.
+
+    The knobs are those of :class:`gno.nn.OperatorConfig` (``width``, ``n_blocks``, …) and of
+    :meth:`gno.graph.SampleSpec.fit` (``n_levels``, ``first_step``, …).
+
+    >>> Model(size="small", width=32, n_levels=4).operator
+    {'width': 32}
+    """
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    size: Literal["small", "medium", "large"] = "small"
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        known = {**hierarchy_knobs(), **operator_knobs()}
+        for key, value in self.knobs.items():
+            if key not in known:
+                raise ValueError(f"{key}: {did_you_mean(key, ['size', *known])}")
+            try:
+                pydantic.TypeAdapter(known[key]).validate_python(value, strict=True)
+            except pydantic.ValidationError:
+                kind = getattr(known[key], "__name__", known[key])
+                raise ValueError(f"{key}: expected {kind}, got {value!r}") from None
+        return self
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """All overrides by name."""
+        return dict(self.model_extra or {})
+
+    @property
+    def hierarchy(self) -> dict[str, Any]:
+        """Overrides of the hierarchy."""
+        return {key: value for key, value in self.knobs.items() if key in hierarchy_knobs()}
+
+    @property
+    def operator(self) -> dict[str, Any]:
+        """Overrides of the operator."""
+        return {key: value for key, value in self.knobs.items() if key in operator_knobs()}
+
+
+def hierarchy_knobs() -> dict[str, Any]:
+    """Types of the knobs of the hierarchy, by name."""
+    from gno.graph import SampleSpec
+
+    hints = typing.get_type_hints(SampleSpec.fit)
+    return {key: hints[key] for key in hints if key not in ("meshes", "inputs", "targets", "sets", "return")}
+
+
+def operator_knobs() -> dict[str, Any]:
+    """Types of the knobs of the operator, by name: those that have a default."""
+    from gno.nn import OperatorConfig
+
+    hints = typing.get_type_hints(OperatorConfig)
+    fields = dataclasses.fields(OperatorConfig)
+    return {field.name: hints[field.name] for field in fields if field.default is not dataclasses.MISSING}
+
+
+class Training(Part):
+    """[training]: the budget (``epochs`` or ``minutes``, exactly one) and how it is spent.
+
+    Args:
+        epochs: passes over the training files.
+        minutes: wall time instead; warm-up and decay follow the clock.
+        batch_size: meshes per step, over all devices together.
+        lr: peak learning rate, after warm-up; it ends at ``lr * final_lr``.
+        warmup: share of the budget over which the rate rises from zero.
+        weight_decay: of matrices only.
+        clip: largest gradient norm.
+        ema: decay of the averaged weights that validation and prediction use.
+        coarse_weight: weight of the coarse levels together, against 1 for the mesh itself.
+        precision: ``32``, ``bf16``, ``16`` (mixed) or ``64``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        devices: number of devices.
+        seed: of weights, shuffling and dropout.
+        validations: how often, over the budget, to validate and save.
+        save_minutes: save at least this often.
+        log_every: steps between rows of the log.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    final_lr: Fraction = 0.01
+    warmup: Fraction = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    coarse_weight: Annotated[float, Field(ge=0)] = 0.3
+    precision: Literal["32", "bf16", "16", "64"] = "32"
+    device: str = "auto"
+    devices: Annotated[int, Field(ge=1)] = 1
+    seed: int = 0
+    validations: Annotated[int, Field(ge=1)] = 20
+    save_minutes: Annotated[float, Field(gt=0)] = 5.0
+    log_every: Annotated[int, Field(ge=1)] = 10
+
+    @pydantic.field_validator("precision", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+    @pydantic.field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError(f"expected auto, cpu, cuda, cuda:1 or mps, got '{value}'")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.epochs is None) == (self.minutes is None):
+            got = "neither" if self.epochs is None else "both"
+            raise ValueError(f"expected exactly one of epochs and minutes, got {got}")
+        return self
+
+
+class Case(Part):
+    """What to learn, from which files, with which model and budget.
+
+    >>> case = Case(data=Data(inputs=["load"], targets=["u"], files="*.vtu"), training=Training(epochs=10))
+    >>> case.model.size
+    'small'
+    """
+
+    data: Data
+    model: Model = Model()
+    training: Training
+
+
+def load_case(path: str | Path) -> Case:
+    """Read and check a TOML file; relative globs start at its folder.
+
+    Args:
+        path: the file, with sections ``[data]``, ``[model]`` (optional) and ``[training]``.
+
+    Returns:
+        The case, frozen.
+
+    Raises:
+        ValueError: one line with file, key, expected and got; an unknown key comes with the known ones.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable TOML file, got {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected TOML, got {error}") from None
+    if isinstance(table.get("data"), dict):
+        table["data"]["folder"] = path.parent.resolve() / table["data"].get("folder", "")
+    try:
+        return Case.model_validate(table)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{path}: {explain(error, Case)}") from None
+
+
+def explain(error: pydantic.ValidationError, model: type[Part]) -> str:
+    """The first problem of a validation, in one line: key, expected, got."""
+    first = error.errors(include_url=False)[0]
+    keys = [str(key) for key in first["loc"] if not _is_branch(key)]
+    where = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        return f"{where}: {did_you_mean(keys[-1], _keys(model, keys[:-1]))}"
+    if first["type"] == "missing":
+        return f"{where}: expected a value, got none"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "expected to")
+    if first["type"] == "value_error":
+        return f"{where}: {message}" if not message.split(":")[0].isidentifier() else f"{where}.{message}"
+    return f"{where}: {message.replace('expected to be', 'expected')}, got {first['input']!r}"
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """What to say about a key that does not exist.
+
+    >>> did_you_mean("epoch", ["epochs", "minutes"])
+    "unknown key, did you mean 'epochs'? Keys: epochs, minutes"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f", did you mean '{close[0]}'?" if close else "."
+    return f"unknown key{hint} Keys: {', '.join(known)}"
+
+
+def _is_branch(key: Any) -> bool:
+    # pydantic names the branch of a union or a function validator in the location of an error
+    return isinstance(key, str) and ("[" in key or key in ("tuple", "int", "float", "none", "str"))
+
+
+def _keys(model: type[Part], path: list[str]) -> list[str]:
+    for key in path:
+        annotation = model.model_fields[key].annotation
+        if isinstance(annotation, types.UnionType):
+            annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+        model = typing.cast(type[Part], annotation)
+    return list(model.model_fields)

@@ -1,0 +1,299 @@
+"""The training loop, to be read in one sitting: batch, losses, step, average, validate, save."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch_geometric.data import Batch
+
+from gno.graph import MeshData, collate
+from gno.train.case import Training
+from gno.train.checkpoint import optimiser_state, restore_optimiser
+from gno.train.interrupt import Interrupted, Stop
+from gno.train.losses import Term
+from gno.train.report import Report
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Optimiser = Callable[[nn.Module, Training], torch.optim.Optimizer]
+Parts = dict[str, Mapping[str, Tensor]]
+Save = Callable[[str, Parts, dict[str, Any]], None]
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a training stands; with the tensors of a checkpoint, all that a resumed run needs.
+
+    Shuffling draws from a generator seeded by (seed, epoch) and dropout from one seeded by (seed, step, process),
+    so the position below is the whole state of the random numbers, on any number of devices.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    validations: int = 0
+    best: float = math.inf
+
+
+class Objective(nn.Module):
+    """The model and its losses as one module, so that gradients are synchronised wherever a loss reaches."""
+
+    def __init__(self, model: nn.Module, terms: Sequence[Term]) -> None:
+        super().__init__()
+        self.model, self.terms = model, tuple(terms)
+
+    def forward(self, batch: Batch) -> Tensor:
+        output = self.model(batch)
+        with torch.autocast(batch.mass_0.device.type, enabled=False):  # sums over nodes stay in full precision
+            return torch.stack([term.loss(batch, output) for term in self.terms])
+
+
+class Loop:
+    """One training.
+
+    Args:
+        fabric: device, precision and processes; already launched.
+        model: maps a batch to an output; initialised.
+        samples: normalised training samples.
+        terms: the losses; their weighted sum is minimised.
+        validate: scores of a model by name; ``"score"`` decides which weights are the best.
+        settings: the budget and how it is spent.
+        save: writes tensors and progress under a name (``last``, ``best``).
+        report: is told of losses and scores.
+        stop: whether somebody asked to stop.
+        optimiser: makes the optimiser of a module; :func:`adamw` by default.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        samples: Sequence[MeshData],
+        terms: Sequence[Term],
+        validate: Callable[[nn.Module], dict[str, float]],
+        settings: Training,
+        *,
+        save: Save,
+        report: Report,
+        stop: Stop,
+        optimiser: Optimiser | None = None,
+    ) -> None:
+        self.fabric, self.model, self.samples, self.terms = fabric, model, samples, tuple(terms)
+        self.validate, self.settings, self.save, self.report, self.stop = validate, settings, save, report, stop
+        self.optimiser = (optimiser or adamw)(model, settings)
+        for group in self.optimiser.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.objective, self.stepper = fabric.setup(Objective(model, terms), self.optimiser)
+        self.average = copy.deepcopy(model).requires_grad_(False).eval()
+        self.weights = torch.tensor([term.weight for term in terms], device=fabric.device)
+        self.sums = torch.zeros(len(terms) + 1, device=fabric.device)  # losses and gradient norm since the last row
+        self.summed = 0  # steps in these sums
+        self.progress = Progress()
+        self.resumed_seconds, self.started, self.saved = 0.0, time.monotonic(), time.monotonic()
+        self.stopping = False
+
+    def restore(self, tensors: dict[str, dict[str, Tensor]], progress: Progress) -> None:
+        """Go on from a checkpoint."""
+        self.model.load_state_dict(tensors["model"])
+        self.average.load_state_dict(tensors["average"])
+        restore_optimiser(self.optimiser, tensors["optimiser"])
+        self.progress, self.resumed_seconds = progress, progress.seconds
+
+    def run(self) -> nn.Module:
+        """Train until the budget is spent; returns the model with averaged weights.
+
+        Raises:
+            ValueError: the loss became infinite or undefined.
+            Interrupted: stopped on request, after saving.
+        """
+        self.model.train()
+        for batch in self.batches():
+            share = self.look()
+            if share >= 1:
+                break
+            if self.stopping:
+                self.checkpoint()
+                raise Interrupted(f"stopped after {self.progress.step} steps")
+            if int(share * self.settings.validations) > self.progress.validations:
+                self.progress.validations = int(share * self.settings.validations)
+                self.score()
+                self.checkpoint()
+            elif time.monotonic() - self.saved > 60 * self.settings.save_minutes:
+                self.checkpoint()
+            self.step(batch, share)
+        self.score()
+        self.checkpoint()
+        return self.average
+
+    def step(self, batch: Batch, share: float) -> None:
+        """One step of the optimiser; nothing here waits for the device."""
+        settings, progress = self.settings, self.progress
+        torch.manual_seed(mix(settings.seed, progress.step, self.fabric.global_rank))
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * rate(share, settings)
+        losses = self.objective(batch)
+        self.fabric.backward(losses @ self.weights.to(losses.dtype))
+        norm: Any = self.fabric.clip_gradients(
+            self.objective, self.stepper, max_norm=settings.clip, error_if_nonfinite=False
+        )
+        self.stepper.step()
+        self.stepper.zero_grad()
+        blend(self.average, self.model, min(settings.ema, (1 + progress.step) / (10 + progress.step)))
+        self.sums += torch.cat([losses.detach().float(), norm.detach().float().reshape(1)])
+        progress.step += 1
+        self.summed += 1
+        if progress.step % settings.log_every == 0:
+            self.log()
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches on the device, epoch after epoch, from where the training stands."""
+        while True:
+            order = self.order(self.progress.epoch)[self.progress.batch :]
+            loader: Any = DataLoader(self.samples, batch_sampler=order, collate_fn=collate)  # type: ignore[arg-type]
+            for batch in self.fabric.setup_dataloaders(loader, use_distributed_sampler=False):
+                yield batch
+                self.progress.batch += 1
+            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+
+    def order(self, epoch: int) -> list[list[int]]:
+        """Sample numbers of each batch of an epoch, for this process."""
+        fabric, settings = self.fabric, self.settings
+        return epoch_batches(
+            len(self.samples), settings.batch_size, mix(settings.seed, epoch), fabric.global_rank, fabric.world_size
+        )
+
+    def look(self) -> float:
+        """Look at the clock and for signals; returns the share of the budget that is spent.
+
+        All processes take the view of the first one, since they must leave the loop at the same step.
+        """
+        progress, settings, several = self.progress, self.settings, self.fabric.world_size > 1
+        if not several or progress.step % settings.log_every == 0:
+            seconds = self.resumed_seconds + time.monotonic() - self.started
+            view = (seconds, self.stop.requested)
+            progress.seconds, self.stopping = self.fabric.broadcast(view) if several else view
+        if settings.minutes is not None:
+            return progress.seconds / (60 * settings.minutes)
+        return progress.step / steps_in_budget(len(self.samples), settings)
+
+    def score(self) -> None:
+        """Validate the averaged weights and keep the best ones; without validation files the latest are the best."""
+        self.log()
+        if self.fabric.is_global_zero:
+            scores = self.validate(self.average)
+            self.report.scores(self.progress, scores)
+            score = scores.get("score", -math.inf)
+            if score < self.progress.best or score == -math.inf:
+                self.progress.best = score if math.isfinite(score) else math.inf
+                self.save("best", {"average": self.average.state_dict()}, dataclasses.asdict(self.progress))
+        self.fabric.barrier()
+
+    def checkpoint(self) -> None:
+        """Save all that is needed to go on."""
+        self.log()
+        if self.fabric.is_global_zero:
+            parts: Parts = {
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "optimiser": optimiser_state(self.optimiser),
+            }
+            self.save("last", parts, dataclasses.asdict(self.progress))
+        self.saved = time.monotonic()
+
+    def log(self) -> None:
+        """Report the mean losses since the last row; a loss that is not a number ends the training."""
+        if not self.summed:
+            return
+        *losses, norm = (self.sums / self.summed).tolist()
+        self.sums.zero_()
+        self.summed = 0
+        for term, loss in zip(self.terms, losses, strict=True):
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"loss of '{term.name}': expected a finite number, got {loss} before step {self.progress.step}; "
+                    f"the last save is good, try training.lr below {self.settings.lr:g}"
+                )
+        named = {term.name: loss for term, loss in zip(self.terms, losses, strict=True)}
+        self.report.losses(self.progress, named, norm, self.optimiser.param_groups[0]["lr"])
+
+
+def steps_in_budget(n_samples: int, settings: Training) -> int:
+    """Steps of all epochs.
+
+    >>> steps_in_budget(5, Training(epochs=2, batch_size=4))
+    4
+    """
+    return -(-n_samples // settings.batch_size) * (settings.epochs or 1)
+
+
+def rate(share: float, settings: Training) -> float:
+    """Learning rate relative to its peak: linear warm-up, then a cosine, over the share of the budget.
+
+    >>> [round(rate(s, Training(epochs=1, warmup=0.1)), 3) for s in (0.0, 0.1, 0.55, 1.0)]
+    [0.01, 1.0, 0.505, 0.01]
+    """
+    low = settings.final_lr
+    if share < settings.warmup:
+        return low + (1 - low) * share / settings.warmup
+    angle = math.pi * (share - settings.warmup) / max(1e-9, 1 - settings.warmup)
+    return low + (1 - low) * (1 + math.cos(min(angle, math.pi))) / 2
+
+
+def adamw(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices only: biases and gains have no reason to be small."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    # the fused kernel undoes the scaling of float16 gradients itself, which would come after clipping
+    fused = settings.precision != "16"
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, fused=fused)
+
+
+@torch.no_grad()
+def blend(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average ← decay · average + (1 − decay) · model, parameter by parameter; buffers are copied."""
+    torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+    for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
+        mine.copy_(theirs)
+
+
+def epoch_batches(n_samples: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """A random order cut into batches; every process takes its share of each batch.
+
+    Raises:
+        ValueError: a batch size that the processes cannot share equally.
+
+    >>> sorted(sum(epoch_batches(5, 2, seed=0), []))
+    [0, 1, 2, 3, 4]
+    """
+    if batch_size % world:
+        raise ValueError(f"training.batch_size: expected a multiple of {world} devices, got {batch_size}")
+    order = torch.randperm(n_samples, generator=torch.Generator().manual_seed(seed)).tolist()
+    batches = [order[k : k + batch_size] for k in range(0, n_samples, batch_size)]
+    # equal shares need equal counts: a short batch is filled from the start of the order
+    batches[-1] += [order[k % n_samples] for k in range(-len(batches[-1]) % world)]
+    return [batch[rank::world] for batch in batches]
+
+
+def mix(*numbers: int) -> int:
+    """One seed of several numbers.
+
+    >>> mix(0, 1) != mix(1, 0)
+    True
+    """
+    seed = 0
+    for number in numbers:
+        seed = (seed * 6364136223846793005 + number + 1442695040888963407) % 2**63
+    return seed

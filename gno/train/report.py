@@ -1,0 +1,188 @@
+"""What a training tells while it runs: a progress bar, a CSV log, TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from gno.train.case import Training
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from gno.train.loop import Progress
+
+
+class Report:
+    """Writes ``log.csv`` (one row per report), TensorBoard events, and draws a bar.
+
+    Args:
+        folder: of the run; None reports nothing (processes other than the first).
+        settings: for the share of the budget.
+        losses: names of the loss terms.
+        scores: names of the validation scores.
+        step: rows after this step are dropped from an existing log, for they will be written again.
+        n_samples: training meshes, for the rate.
+        bar: whether to draw the bar.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        settings: Training,
+        losses: Sequence[str],
+        scores: Sequence[str],
+        *,
+        step: int,
+        n_samples: int,
+        bar: bool,
+    ) -> None:
+        self.settings, self.n_samples, self.first_step = settings, n_samples, step
+        self.columns = ["step", "epoch", "seconds", "lr", "gradient_norm", "memory_mb"]
+        self.columns += [f"loss {name}" for name in losses] + [f"validation {name}" for name in scores]
+        self.path = folder / "log.csv" if folder else None
+        self.bar = _bar() if bar and folder else None
+        self.events = _tensorboard(folder) if folder else None
+        self.last = ""
+        self.clock = (step, 0.0)
+        if self.path:
+            _keep_rows(self.path, self.columns, step)
+
+    def __enter__(self) -> Self:
+        if self.bar:
+            self.bar.start()
+            self.task = self.bar.add_task("train", total=1.0, losses="", rate="", memory="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+        if self.events:
+            self.events.close()
+
+    def losses(self, progress: Progress, losses: Mapping[str, float], norm: float, lr: float) -> None:
+        """A row of training losses."""
+        values = {f"loss {name}": value for name, value in losses.items()}
+        self._write(progress, {"lr": lr, "gradient_norm": norm, "memory_mb": memory_mb(), **values})
+        self.last = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
+        self._draw(progress)
+
+    def scores(self, progress: Progress, scores: Mapping[str, float]) -> None:
+        """A row of validation scores."""
+        if not scores:
+            return
+        self._write(progress, {f"validation {name}": value for name, value in scores.items()})
+        if self.bar:
+            text = "  ".join(f"{name} {value:.2%}" for name, value in scores.items() if "@" not in name)
+            self.bar.console.print(
+                f"step {progress.step:6d}  {progress.seconds:6.0f} s  validation  {text}", highlight=False
+            )
+
+    def _write(self, progress: Progress, values: Mapping[str, float]) -> None:
+        if not self.path:
+            return
+        row: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "seconds": f"{progress.seconds:.2f}"}
+        row |= {name: f"{value:.6g}" for name, value in values.items()}
+        with self.path.open("a", newline="") as handle:
+            csv.DictWriter(handle, self.columns).writerow(row)
+        if self.events:
+            for name, value in values.items():
+                self.events.add_scalar(name.replace(" ", "/"), value, progress.step)
+
+    def _draw(self, progress: Progress) -> None:
+        if not self.bar:
+            return
+        settings = self.settings
+        per_epoch = -(-self.n_samples // settings.batch_size)
+        steps = (settings.epochs or 0) * per_epoch
+        share = progress.step / steps if steps else progress.seconds / (60 * (settings.minutes or 1))
+        step, seconds = self.clock
+        rate = (progress.step - step) / max(1e-9, progress.seconds - seconds)
+        self.clock = (progress.step, progress.seconds)
+        self.bar.update(
+            self.task,
+            completed=min(1.0, share),
+            losses=self.last,
+            rate=f"{rate:.1f} steps/s",
+            memory=f"{memory_mb():.0f} MB",
+        )
+
+
+def memory_mb() -> float:
+    """Peak memory: of the accelerator where there is one, of this process elsewhere."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows has no such call
+        return float("nan")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+@contextlib.contextmanager
+def counter(what: str, total: int, *, draw: bool) -> Iterator[Callable[[int], None]]:
+    """A bar that counts things; gives the function that advances it."""
+    if not draw:
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda n: bar.advance(task, n)
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[losses]}"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[memory]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    return Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
+
+
+def _tensorboard(folder: Path) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _keep_rows(path: Path, columns: list[str], step: int) -> None:
+    rows: list[dict[str, str]] = []
+    if step and path.is_file():
+        with path.open(newline="") as handle:
+            rows = [row for row in csv.DictReader(handle) if _step(row) <= step]
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def _step(row: Mapping[str, str]) -> int:
+    try:
+        return int(row["step"])
+    except (KeyError, TypeError, ValueError):  # a line that a kill cut short
+        return sys.maxsize

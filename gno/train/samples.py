@@ -1,0 +1,204 @@
+"""Files to samples: read and build in worker processes, keep the result on disk by content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+from gno.graph import MeshData, SampleSpec, build_sample
+from gno.mesh import MeshError, read
+from gno.train.checkpoint import load_tensors, save_tensors
+from gno.train.report import counter
+
+# Part of every key: raise it when the same file and spec must give another sample.
+VERSION = 1
+# Formats whose file is an index of other files.
+INDEX = {".pvd", ".xdmf", ".xmf", ".pvtu", ".pvtp", ".pvtk", ".vtm"}
+# Work that is expected to take longer than this is given to worker processes (their start costs seconds).
+PATIENCE = 10.0
+
+
+def load_samples(
+    paths: Sequence[Path],
+    spec: SampleSpec,
+    *,
+    cache: Path | None = None,
+    workers: int | None = None,
+    bar: bool = False,
+) -> list[MeshData]:
+    """The samples of some files, in their order.
+
+    Args:
+        paths: mesh files.
+        spec: what to take from each.
+        cache: folder of samples built before; a temporary one if absent.
+        workers: processes to build in; one per core, at most 8, if absent, and none for little work.
+        bar: whether to draw a progress bar.
+
+    Raises:
+        MeshError: a file that cannot be read, or a worker that its file brought down.
+        ValueError: a file that lacks a field of the spec.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        jobs = [(path, folder / f"{content_key(path, spec)}.safetensors") for path in paths]
+        todo = [job for job in dict.fromkeys(jobs) if not job[1].exists()]
+        with counter("samples", len(jobs), draw=bar and bool(todo)) as advance:
+            advance(len(jobs) - len(todo))
+            for _ in _build_all(todo, spec, workers):
+                advance(1)
+        return [load_sample(stored) for _, stored in jobs]
+
+
+def content_key(path: Path, spec: SampleSpec) -> str:
+    """A name for a sample that changes with the content of the file, the spec or the version."""
+    recipe = json.dumps([VERSION, spec.to_dict()], sort_keys=True)
+    return hashlib.sha256(recipe.encode() + _content(path)).hexdigest()[:32]
+
+
+def save_sample(sample: MeshData, path: Path) -> None:
+    """Store a sample as safetensors; what is not a tensor goes into the header."""
+    items = sample.to_dict()
+    tensors = {key: value for key, value in items.items() if isinstance(value, torch.Tensor)}
+    save_tensors(
+        path, tensors, {key: value for key, value in items.items() if key not in tensors and value is not None}
+    )
+
+
+def load_sample(path: Path) -> MeshData:
+    """The inverse of :func:`save_sample`."""
+    tensors, others = load_tensors(path)
+    return MeshData(**tensors, **others)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MeshError(f"{path}: expected a readable file, got {error.strerror or error}") from None
+    digest = hashlib.sha256(path.suffix.lower().encode() + content)
+    if path.suffix.lower() in INDEX:
+        for name in sorted(set(re.findall(rb'[^\s"<>:]+\.\w+', content))):
+            other = path.parent / os.fsdecode(name)
+            if other.is_file() and other != path:
+                digest.update(_content(other))
+    return digest.digest()
+
+
+def _build_all(todo: Sequence[tuple[Path, Path]], spec: SampleSpec, workers: int | None) -> Iterator[Path]:
+    """Build one after the other for a while; when that proves slow, hand over to processes."""
+    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    start, rest = time.monotonic(), list(todo)
+    while rest:
+        built = len(todo) - len(rest)
+        expected = (time.monotonic() - start) / max(1, built) * len(rest)
+        if workers > 1 and built and expected > PATIENCE:
+            break
+        _build(*rest[0], spec)
+        yield rest.pop(0)[0]
+    if rest:
+        yield from _build_parallel(rest, spec, workers)
+
+
+def _build(source: Path, stored: Path, spec: SampleSpec) -> None:
+    save_sample(build_sample(read(source), spec), stored)
+
+
+def _build_parallel(todo: Sequence[tuple[Path, Path]], spec: SampleSpec, workers: int) -> Iterator[Path]:
+    pool = [Worker(spec) for _ in range(min(workers, len(todo)))]
+    free: SimpleQueue[Worker] = SimpleQueue()
+    for worker in pool:
+        free.put(worker)
+
+    def run(job: tuple[Path, Path]) -> Path:
+        worker = free.get()
+        try:
+            worker.build(*job)
+        finally:
+            free.put(worker)
+        return job[0]
+
+    with ThreadPoolExecutor(len(pool)) as threads:
+        try:
+            yield from threads.map(run, todo)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for worker in pool:
+                worker.close()
+
+
+class Worker:
+    """A process that builds samples, one JSON line per job.
+
+    Its own program rather than multiprocessing: that would run the user's script again in every process, and
+    a script without a ``__main__`` guard is a good script.
+    """
+
+    def __init__(self, spec: SampleSpec) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from gno.train.samples import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C goes to the parent alone, which then closes its workers
+        )
+        self._send(spec.to_dict())
+
+    def build(self, source: Path, stored: Path) -> None:
+        """Build one sample; errors arrive as they were raised."""
+        try:
+            self._send([str(source), str(stored)])
+            answer = self.process.stdout.readline() if self.process.stdout else ""
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise MeshError(f"{source}: expected a mesh, got a file that brings its reader down")
+        kind, message = json.loads(answer)
+        if kind:
+            raise (MeshError if kind == "MeshError" else ValueError)(message)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _send(self, document: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(document) + "\n")
+        self.process.stdin.flush()
+
+
+def serve() -> None:
+    """The program of a :class:`Worker`."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # readers that print must not talk into the answers
+    torch.set_num_threads(1)
+    spec = SampleSpec.from_dict(json.loads(sys.stdin.readline()))
+    for line in sys.stdin:
+        source, stored = json.loads(line)
+        answer: tuple[str, str] = ("", "")
+        try:
+            _build(Path(source), Path(stored), spec)
+        except ValueError as error:
+            answer = (type(error).__name__, str(error))
+        except Exception as error:  # a worker must answer; the parent raises it again, with the file's name
+            answer = ("ValueError", f"{source}: {type(error).__name__}: {error}")
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
