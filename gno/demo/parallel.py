@@ -18,8 +18,8 @@ def map_processes(
 ) -> list[Result]:
     """Results of `function`, in the order of the items.
 
-    The processes are spawned, not forked: a fork of a process whose threads are at work may hang. A script that calls this
-    with more than one worker therefore has to do so under ``if __name__ == "__main__":``.
+    The processes are spawned, because a fork of a process whose threads are at work may hang. A script that calls
+    this with more than one worker therefore has to do so under ``if __name__ == "__main__":``.
 
     >>> map_processes(abs, [-1, 2], workers=1, description="absolute values")
     [1, 2]

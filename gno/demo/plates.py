@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import skfem
@@ -13,12 +15,14 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import splu
 from skfem.helpers import ddot, eye, sym_grad, trace
 
-from gno.demo.shapes import Star, edge_points, random_star, triangulate
-from gno.mesh import CellBlock, Mesh
+from gno.demo.parallel import map_processes
+from gno.demo.shapes import Star, divide, random_star, triangulate
+from gno.mesh import CellBlock, Mesh, write
 
 HEIGHT = 100.0  # mm
 MODULUS = 70e3  # MPa, about that of aluminium
 POISSON = 0.3
+SPACING = 0.055  # heights; about 1,100 nodes
 
 Field = Callable[[np.ndarray], np.ndarray]
 
@@ -36,19 +40,19 @@ class Plate:
 
     length: float
     holes: tuple[Star, ...]
-    traction: Float[np.ndarray, "2"]
+    traction: Float[np.ndarray, " 2"]
     modulus: Field
 
 
-def plate(seed: int, spacing: float = 0.05, heterogeneous: bool = False) -> Mesh:
+def plate(seed: int, spacing: float = SPACING, heterogeneous: bool = False) -> Mesh:
     """The solved plate number `seed`; the same seed at another spacing is the same problem on another mesh.
 
     −∇·σ = 0,  σ = E/(1+ν) ε + Eν/(1−ν²) tr(ε) 1,  u = 0 on the left,  σn = t on the right
 
     Args:
         seed: number of the problem.
-        spacing: distance of nodes on the outer edges, in heights of the plate; half of it at the holes.
-        heterogeneous: Young's modulus varies smoothly, by about a factor of eight, instead of being the same everywhere.
+        spacing: distance of nodes on the outer edges, in heights of the plate; half of it or less at holes.
+        heterogeneous: Young's modulus varies smoothly, by about a factor of seven, instead of being constant.
 
     Returns:
         Triangles with point fields `displacement` (n, 2) in mm, `von_mises` in MPa and, if heterogeneous,
@@ -71,6 +75,40 @@ def plate(seed: int, spacing: float = 0.05, heterogeneous: bool = False) -> Mesh
         global_fields={"traction": problem.traction, "solver_seconds": np.array(seconds)},
         source=f"plate {seed}",
     )
+
+
+def write_plates(
+    directory: Path,
+    n: int,
+    *,
+    spacing: float = SPACING,
+    heterogeneous: bool = False,
+    seed0: int = 0,
+    workers: int = 2,
+) -> list[Path]:
+    """Solves the plates number `seed0` to `seed0 + n − 1` and writes them as plate_000000.vtu, …
+
+    Args:
+        directory: made if it does not exist.
+        n: number of plates.
+        spacing: see `plate`.
+        heterogeneous: see `plate`.
+        seed0: number of the first plate.
+        workers: processes that solve at the same time; see `gno.demo.parallel.map_processes`.
+
+    Returns:
+        The files, in the order of their numbers.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    solve = partial(_write_plate, directory, spacing, heterogeneous)
+    return map_processes(solve, range(seed0, seed0 + n), workers=workers, description="solving plates")
+
+
+def _write_plate(directory: Path, spacing: float, heterogeneous: bool, seed: int) -> Path:
+    path = directory / f"plate_{seed:06d}.vtu"
+    write(plate(seed, spacing, heterogeneous), path)
+    return path
 
 
 def random_plate(seed: int, heterogeneous: bool = False) -> Plate:
@@ -117,10 +155,10 @@ def random_smooth_field(rng: np.random.Generator, correlation: float, n_waves: i
 
 
 def plate_mesh(problem: Plate, spacing: float) -> Mesh:
-    """Triangles and point sets of the plate, with half the spacing at the holes."""
+    """Triangles and point sets; finer at the holes and at the ends of the clamp, where the stress is singular."""
     h = spacing * HEIGHT
-    corners = [(0, 0), (problem.length, 0), (problem.length, HEIGHT), (0, HEIGHT), (0, 0)]
-    edges = [edge_points(a, b, h) for a, b in zip(corners, corners[1:], strict=False)]
+    corners = np.array([(0, 0), (problem.length, 0), (problem.length, HEIGHT), (0, HEIGHT)])
+    edges = [_plate_edge(a, b, h, corners[[0, 3]]) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)]
     holes = [hole.polygon(h / 2) for hole in problem.holes]
     points, triangles = triangulate(np.concatenate(edges), holes)
     n_outer, n_holes = sum(map(len, edges)), sum(map(len, holes))
@@ -134,14 +172,21 @@ def plate_mesh(problem: Plate, spacing: float) -> Mesh:
     return Mesh(points, (CellBlock("triangle", triangles),), point_sets=sets)
 
 
+def _plate_edge(start: np.ndarray, end: np.ndarray, h: float, singular: np.ndarray) -> np.ndarray:
+    """Points from `start` up to, but without, `end`: h apart, and h/8 at the singular corners."""
+    line = np.linspace(start, end, 2001)
+    distance = np.linalg.norm((line[1:] + line[:-1])[:, None] / 2 - singular, axis=-1).min(1)
+    return divide(line, np.minimum(h, h / 8 + 0.35 * distance))[:-1]
+
+
 def solve_plane_stress(
-    mesh: Mesh, modulus: Field, traction: Float[np.ndarray, "2"]
+    mesh: Mesh, modulus: Field, traction: Float[np.ndarray, " 2"]
 ) -> tuple[Float[np.ndarray, "n_nodes 2"], Float[np.ndarray, "n_nodes 3"]]:
     """Displacement and stress (xx, yy, xy) at the nodes of a mesh with point sets `left` and `right`.
 
-    Quadratic displacement on straight triangles: with linear ones, the error of the stress is 15 % at a thousand nodes, and
-    what a network learns from one mesh would not hold on a finer one. The stress at a node is the mean over the cells around
-    it, weighted by their areas.
+    Quadratic displacement on straight triangles: with linear ones the error of the stress is 15 % at a thousand
+    nodes, and what a network learns there would not hold on a finer mesh. The stress at a node is the mean over the
+    cells around it, weighted by their areas.
     """
     basis, stiffness, load = assemble_plane_stress(mesh, modulus, traction)
     clamped = basis.get_dofs(_facets_within(basis.mesh, mesh.point_sets["left"])).all()
@@ -150,8 +195,8 @@ def solve_plane_stress(
 
 
 def assemble_plane_stress(
-    mesh: Mesh, modulus: Field, traction: Float[np.ndarray, "2"]
-) -> tuple[skfem.Basis, csr_matrix, Float[np.ndarray, "n_dofs"]]:
+    mesh: Mesh, modulus: Field, traction: Float[np.ndarray, " 2"]
+) -> tuple[skfem.Basis, csr_matrix, Float[np.ndarray, " n_dofs"]]:
     """Basis, stiffness matrix and load vector, before the clamp is applied."""
     triangles = skfem_mesh(mesh)
     element = skfem.ElementVector(skfem.ElementTriP2())
@@ -194,7 +239,7 @@ def _nodal_stress(basis: skfem.Basis, modulus: Field, u: np.ndarray) -> np.ndarr
     )
 
 
-def von_mises(stress: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
+def von_mises(stress: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
     """Equivalent stress √(σx² − σxσy + σy² + 3τ²) of plane stress (xx, yy, xy).
 
     >>> von_mises(np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]])).round(3).tolist()
@@ -211,15 +256,15 @@ def skfem_mesh(mesh: Mesh) -> skfem.MeshTri:
 
 def solve_with_values(
     matrix: csr_matrix,
-    load: Float[np.ndarray, "n"],
-    fixed: Int[np.ndarray, "m"],
-    values: Float[np.ndarray, "m"],
-) -> Float[np.ndarray, "n"]:
+    load: Float[np.ndarray, " n"],
+    fixed: Int[np.ndarray, " m"],
+    values: Float[np.ndarray, " m"],
+) -> Float[np.ndarray, " n"]:
     """Solves a system with a symmetric pattern where the unknowns `fixed` have the given values."""
     u = np.zeros(len(load))
     u[fixed] = values
     free = np.setdiff1d(np.arange(len(u)), fixed)
-    # Minimum degree on the pattern of A + Aᵀ leaves far less fill than SuperLU's default, which is made for A without symmetry.
+    # Minimum degree on the pattern of A + Aᵀ leaves far less fill than SuperLU's default, which expects no symmetry.
     factors = splu(
         matrix[free][:, free].tocsc(),
         permc_spec="MMD_AT_PLUS_A",

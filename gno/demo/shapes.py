@@ -25,12 +25,12 @@ class Star:
     True
     """
 
-    center: Float[np.ndarray, "2"]
+    center: Float[np.ndarray, " 2"]
     radius: float
-    cosine: Float[np.ndarray, "n_modes"]
-    sine: Float[np.ndarray, "n_modes"]
+    cosine: Float[np.ndarray, " n_modes"]
+    sine: Float[np.ndarray, " n_modes"]
 
-    def radii(self, angle: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    def radii(self, angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """r(θ), in the unit of the mean radius."""
         phase = np.outer(angle, np.arange(2, 2 + len(self.cosine)))
         return self.radius * (1 + np.cos(phase) @ self.cosine + np.sin(phase) @ self.sine)
@@ -40,18 +40,18 @@ class Star:
         """Radius of the smallest circle around the centre that holds the curve."""
         return float(self.radii(np.linspace(0, 2 * np.pi, 720)).max())
 
-    def points(self, angle: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n 2"]:
+    def points(self, angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
         """Points of the curve at the angles θ."""
         direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         return self.center + self.radii(angle)[:, None] * direction
 
-    def polygon(self, spacing: float) -> Float[np.ndarray, "n 2"]:
-        """Points on the curve, counter-clockwise, about `spacing` apart along it (at least 12)."""
-        angle = np.linspace(0, 2 * np.pi, 1441)
-        steps = np.linalg.norm(np.diff(self.points(angle), axis=0), axis=1)
-        length = np.concatenate([[0.0], np.cumsum(steps)])
-        n = max(12, round(length[-1] / spacing))
-        return self.points(np.interp(np.arange(n) * length[-1] / n, length, angle))
+    def polygon(self, spacing: float, sharpest: float = 3.0) -> Float[np.ndarray, "n 2"]:
+        """Points on the curve, counter-clockwise, about `spacing` apart, up to `sharpest` times closer in bends."""
+        curve = self.points(np.linspace(0, 2 * np.pi, 1441))
+        step = np.diff(curve, axis=0)
+        heading = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
+        curvature = np.abs(np.gradient(heading)) / np.linalg.norm(step, axis=1)
+        return divide(curve, spacing / np.clip(self.radius * curvature / 2, 1, sharpest))[:-1]
 
     def contains(self, points: Float[np.ndarray, "n 2"]) -> np.ndarray:
         """Which points lie inside the curve."""
@@ -60,7 +60,7 @@ class Star:
 
 
 def random_star(
-    rng: np.random.Generator, center: Float[np.ndarray, "2"], radius: float, *, roughness: float = 0.25
+    rng: np.random.Generator, center: Float[np.ndarray, " 2"], radius: float, *, roughness: float = 0.25
 ) -> Star:
     """A star of random shape, scaled so that the radius stays within 40 % of its mean.
 
@@ -70,22 +70,27 @@ def random_star(
         radius: mean radius.
         roughness: standard deviation of the relative amplitude of mode k is roughness / k.
     """
-    modes = np.arange(2, 7)
+    modes = np.arange(2, 6)
     cosine, sine = rng.normal(size=(2, len(modes))) * roughness / modes
     largest = np.abs(Star(center, 1.0, cosine, sine).radii(np.linspace(0, 2 * np.pi, 720)) - 1).max()
     scale = min(1.0, 0.4 / largest)
     return Star(np.asarray(center, float), float(radius), cosine * scale, sine * scale)
 
 
-def edge_points(start: Sequence[float], end: Sequence[float], spacing: float) -> Float[np.ndarray, "n 2"]:
-    """Equidistant points from `start` up to, but without, `end`, about `spacing` apart.
+def divide(curve: Float[np.ndarray, "n 2"], size: Float[np.ndarray, " n-1"]) -> Float[np.ndarray, "m 2"]:
+    """Points along a curve, with its ends, spaced by the wanted size at each place.
 
-    >>> edge_points((0, 0), (1, 0), 0.5).tolist()
-    [[0.0, 0.0], [0.5, 0.0]]
+    Args:
+        curve: points that follow the curve closely.
+        size: wanted distance of neighbours on each segment; scaled a little, so that the steps add up.
+
+    >>> line = np.linspace((0, 0), (1, 0), 101)
+    >>> divide(line, np.full(100, 0.4))[:, 0].tolist()
+    [0.0, 0.5, 1.0]
     """
-    a, b = np.asarray(start, float), np.asarray(end, float)
-    n = max(1, round(float(np.linalg.norm(b - a)) / spacing))
-    return a + (b - a) * (np.arange(n) / n)[:, None]
+    count = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1) / size)])
+    at = np.linspace(0, count[-1], max(1, round(count[-1])) + 1)
+    return np.stack([np.interp(at, count, x) for x in curve.T], axis=1)
 
 
 def triangulate(
@@ -100,7 +105,7 @@ def triangulate(
     Returns:
         Nodes, those of `outline` and `holes` first and in their order, and counter-clockwise triangles.
 
-    >>> nodes, triangles = triangulate(edge_points((0, 0), (1, 0), 1).repeat(1, 0).tolist() + [[1, 0], [0, 1]])
+    >>> nodes, triangles = triangulate(np.array([[0, 0], [1, 0], [0, 1]]))
     >>> nodes.shape, triangles.shape
     ((3, 2), (1, 3))
     """
@@ -140,7 +145,7 @@ def _silent_gmsh() -> Iterator:
 
     running = bool(gmsh.isInitialized())
     if not running:
-        # Without its own signal handlers, Ctrl-C reaches Python; without user files, meshes are the same everywhere.
+        # Without gmsh's signal handler Ctrl-C reaches Python; without user files meshes are the same everywhere.
         gmsh.initialize(readConfigFiles=False, interruptible=False)
     terminal, current = gmsh.option.getNumber("General.Terminal"), gmsh.model.getCurrent()
     gmsh.option.setNumber("General.Terminal", 0)
