@@ -85,7 +85,7 @@ def divide(curve: Float[np.ndarray, "n 2"], size: Float[np.ndarray, " n-1"]) -> 
         size: wanted distance of neighbours on each segment; scaled a little, so that the steps add up.
 
     >>> line = np.linspace((0, 0), (1, 0), 101)
-    >>> divide(line, np.full(100, 0.4))[:, 0].tolist()
+    >>> divide(line, np.full(100, 0.4))[:, 0].round(12).tolist()
     [0.0, 0.5, 1.0]
     """
     count = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1) / size)])
