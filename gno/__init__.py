@@ -1,6 +1,19 @@
 """gno: neural operators on the meshes engineers already have."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from gno.mesh import Mesh, MeshError, read, read_series, write
 
+if TYPE_CHECKING:
+    from gno.train import Case, Run, load_case
+
 __version__ = "0.1.0"
-__all__ = ["Mesh", "MeshError", "__version__", "read", "read_series", "write"]
+__all__ = ["Case", "Mesh", "MeshError", "Run", "__version__", "load_case", "read", "read_series", "write"]
+
+
+def __getattr__(name: str) -> Any:
+    # training needs torch and reading a mesh does not: it is imported when it is asked for
+    if name in ("Case", "Run", "load_case"):
+        return getattr(importlib.import_module("gno.train"), name)
+    raise AttributeError(f"module 'gno' has no attribute '{name}'")

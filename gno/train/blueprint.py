@@ -56,6 +56,27 @@ class Blueprint:
             torch.manual_seed(seed)
             return NeuroScale(self.config)
 
+    def trained(self, weights: Mapping[str, Tensor], source: Path) -> nn.Module:
+        """The operator with given weights, in their precision.
+
+        Raises:
+            ValueError: weights of another operator.
+        """
+        model = self.model().to(next(iter(weights.values())).dtype)
+        try:
+            model.load_state_dict(dict(weights))
+        except RuntimeError:
+            own, stored = model.state_dict(), weights
+            odd = min(
+                k
+                for k in own.keys() | stored.keys()
+                if k not in own or k not in stored or own[k].shape != stored[k].shape
+            )
+            raise ValueError(
+                f"{source}: expected the weights of this version's operator, got others (first: '{odd}'); train again"
+            ) from None
+        return model
+
     def save(self, path: Path, parts: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
         """Write tensors by part (``average``, ``model``, ``optimiser``) together with this blueprint."""
         document = {

@@ -254,6 +254,17 @@ class Case(Part):
     model: Model = Model()
     training: Training
 
+    def with_training(self, **changes: Any) -> Case:
+        """A copy with some settings of the training exchanged, checked anew.
+
+        Raises:
+            ValueError: one line with key, expected and got.
+        """
+        try:
+            return self.model_copy(update={"training": Training(**{**self.training.model_dump(), **changes})})
+        except pydantic.ValidationError as error:
+            raise ValueError(f"training.{explain(error, Training)}") from None
+
 
 def load_case(path: str | Path) -> Case:
     """Read and check a TOML file; relative globs start at its folder.

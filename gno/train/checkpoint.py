@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 
@@ -27,8 +27,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], document: Mapp
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     try:
-        save_file(plain, temporary, metadata={"document": json.dumps(document)})
-        with temporary.open("rb") as handle:
+        with temporary.open("wb") as handle:
+            handle.write(save(plain, metadata={"document": json.dumps(document)}))
+            handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
     finally:

@@ -42,7 +42,7 @@ class Progress:
     batch: int = 0
     seconds: float = 0.0
     validations: int = 0
-    best: float = math.inf
+    best: float | None = None
 
 
 class Objective(nn.Module):
@@ -192,9 +192,9 @@ class Loop:
         if self.fabric.is_global_zero:
             scores = self.validate(self.average)
             self.report.scores(self.progress, scores)
-            score = scores.get("score", -math.inf)
-            if score < self.progress.best or score == -math.inf:
-                self.progress.best = score if math.isfinite(score) else math.inf
+            score, best = scores.get("score"), self.progress.best
+            if score is None or best is None or score < best:
+                self.progress.best = score
                 self.save("best", {"average": self.average.state_dict()}, dataclasses.asdict(self.progress))
         self.fabric.barrier()
 

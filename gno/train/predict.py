@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec, MeshData, collate
 from gno.mesh import Mesh, node_mass, write
@@ -46,13 +47,16 @@ class Prediction:
     seconds: float
     prepare_seconds: float
 
-    def write(self, path: str | Path) -> list[Path]:
-        """Write the mesh to ``path`` and level s to ``<stem>_level<s>`` beside it; returns the paths."""
+    def write(self, path: str | Path, *, levels: bool = True) -> list[Path]:
+        """Write the mesh to ``path`` and, if wanted, level s to ``<stem>_level<s>`` beside it; returns the paths."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         suffix = path.suffix if path.suffix.lower() in CLOUD_FORMATS else ".vtu"
-        paths = [path, *(path.with_name(f"{path.stem}_level{s}{suffix}") for s in range(1, len(self.levels) + 1))]
-        for mesh, target in zip((self.mesh, *self.levels), paths, strict=True):
+        paths = [
+            path,
+            *(path.with_name(f"{path.stem}_level{s}{suffix}") for s in range(1, len(self.levels) * levels + 1)),
+        ]
+        for mesh, target in zip((self.mesh, *self.levels), paths, strict=levels):
             write(mesh, target)
         return paths
 
@@ -73,9 +77,15 @@ def answers(model: nn.Module, blueprint: Blueprint, samples: Iterable[MeshData])
     """The operator's answers to raw samples, in their order, computed in batches."""
     parameter = next(model.parameters())
     model.eval()
-    for group in batched(samples):
-        batch = collate([in_precision(blueprint.normalisation.apply(sample), parameter.dtype) for sample in group])
-        batch = batch.to(parameter.device)
+
+    def batch_of(group: list[MeshData]) -> Batch:
+        ready = [in_precision(blueprint.normalisation.apply(sample), parameter.dtype) for sample in group]
+        return collate(ready).to(parameter.device)
+
+    for number, group in enumerate(batched(samples)):
+        batch = batch_of(group)
+        if number == 0:
+            model(batch_of(group[:1]))  # the first call of a process pays for what is loaded lazily; it is not timed
         start = time.perf_counter()
         output = model(batch, return_attention=True)
         if parameter.is_cuda:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,12 +62,13 @@ def train(
 
     Raises:
         ValueError: data, fields or settings that do not fit; one line.
+        FileExistsError: the folder holds a run, and neither resume nor overwrite was asked for.
         Interrupted: Ctrl-C; everything is saved.
     """
     directory = Path(directory)
     last = directory / "last.safetensors"
     if last.exists() and not (resume or overwrite):
-        raise ValueError(f"{directory}: expected a folder without a run, got one; resume it, or choose another")
+        raise FileExistsError(f"{directory}: expected a folder without a run, got one")
     sources = split_meshes(case, meshes)
     fabric = launch(case)
     if overwrite and not resume and fabric.is_global_zero:
@@ -76,6 +76,7 @@ def train(
     before = Blueprint.load(last) if resume and last.exists() else None
     if before:
         check_same_case(before[0].case, case, directory)
+        before[0].trained(before[1]["model"], last)
     spec = before[0].spec if before else fit_spec(case, sources["train"])
     with fabric.rank_zero_first():
         samples = {key: samples_of(sources[key], spec, case, progress) for key in ("train", "validation")}
@@ -138,7 +139,7 @@ def _run_loop(
             loop.run()
         except Interrupted as error:
             raise Interrupted(f"{error} and saved in {directory}; resume to go on") from None
-    if fabric.is_global_zero and importlib.util.find_spec("gno.post.curves"):
+    if fabric.is_global_zero:
         from gno.post.curves import draw_curves
 
         draw_curves(directory / "log.csv", directory / "curves.png")
@@ -280,11 +281,19 @@ class Run:
         if not path.is_file():
             raise ValueError(f"{directory}: expected the folder of a trained run, got no {path.name} in it")
         blueprint, parts, _ = Blueprint.load(path)
-        model = blueprint.model()
-        if blueprint.case.training.precision == "64":
-            model = model.double()
-        model.load_state_dict(parts["average"])
+        model = blueprint.trained(parts["average"], path)
         return cls(Path(directory), blueprint, model.requires_grad_(False).eval().to(device))
+
+    def summary(self) -> str:
+        """What was trained, in a few lines."""
+        _, _, progress = Blueprint.load(self.directory / "best.safetensors")
+        n_weights = sum(p.numel() for p in self.model.parameters())
+        best = progress["best"]
+        score = "no validation files" if best is None else f"mean relative L2 on the validation files {best:.2%}"
+        return (
+            f"{self.directory}: {n_weights:,} weights on {self.blueprint.spec.n_levels} levels; "
+            f"best after {progress['step']} steps and {progress['seconds']:.0f} s: {score}"
+        )
 
     def predict(self, mesh: Mesh | str | Path) -> Prediction:
         """Fields on one mesh (or file), and on its coarser levels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -19,13 +20,13 @@ from typing import Any
 
 import torch
 
+import gno.graph
+import gno.mesh
 from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import MeshError, read
 from gno.train.checkpoint import load_tensors, save_tensors
 from gno.train.report import counter
 
-# Part of every key: raise it when the same file and spec must give another sample.
-VERSION = 1
 # Formats whose file is an index of other files.
 INDEX = {".pvd", ".xdmf", ".xmf", ".pvtu", ".pvtp", ".pvtk", ".vtm"}
 # Work that is expected to take longer than this is given to worker processes (their start costs seconds).
@@ -65,9 +66,9 @@ def load_samples(
 
 
 def content_key(path: Path, spec: SampleSpec) -> str:
-    """A name for a sample that changes with the content of the file, the spec or the version."""
-    recipe = json.dumps([VERSION, spec.to_dict()], sort_keys=True)
-    return hashlib.sha256(recipe.encode() + _content(path)).hexdigest()[:32]
+    """A name for a sample that changes with the content of the file, the spec, or the code that builds samples."""
+    recipe = json.dumps(spec.to_dict(), sort_keys=True)
+    return hashlib.sha256(recipe.encode() + _code() + _content(path)).hexdigest()[:32]
 
 
 def save_sample(sample: MeshData, path: Path) -> None:
@@ -83,6 +84,16 @@ def load_sample(path: Path) -> MeshData:
     """The inverse of :func:`save_sample`."""
     tensors, others = load_tensors(path)
     return MeshData(**tensors, **others)
+
+
+@functools.cache
+def _code() -> bytes:
+    """A digest of the rooms that make a sample of a file, so that no sample outlives the code that built it."""
+    digest = hashlib.sha256()
+    for package in (gno.mesh, gno.graph):
+        for source in sorted(Path(package.__path__[0]).glob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.digest()
 
 
 def _content(path: Path) -> bytes:

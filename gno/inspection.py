@@ -1,0 +1,130 @@
+"""Inspection: what is in a mesh, what is wrong with it, and which hierarchy it would get."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gno.mesh import Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """Facts about one mesh; printing it shows them as text.
+
+    Args:
+        mesh: the mesh.
+        facts: JSON-able: ``file``, ``nodes``, ``dim``, ``cells``, ``fields``, ``sets``, ``quality``, ``levels``, ….
+        hierarchy: the table of levels as text.
+    """
+
+    mesh: Mesh
+    facts: Mapping[str, Any]
+    hierarchy: str
+
+    def to_json(self) -> str:
+        """All facts, for machines."""
+        return json.dumps(self.facts, indent=2)
+
+    def __str__(self) -> str:
+        facts = self.facts
+        cells = ", ".join(f"{n:,} {kind}" for kind, n in facts["cells"].items()) or "none (point cloud)"
+        time = "" if facts["time"] is None else f", time {facts['time']:g}"
+        extent = " × ".join(f"{x:.4g}" for x in facts["extent"])
+        lines = [
+            f"{facts['file']}: {facts['nodes']:,} nodes, {facts['dim']}-D, extent {extent}{time}",
+            f"cells      {cells}",
+            *_table("fields", [_field_line(field) for field in facts["fields"]]),
+            *_table("sets", [f"{s['name']}  {s['members']:,} {s['of']}" for s in facts["sets"]]),
+            *_table("quality", [f"{what}: {value}" for what, value in facts["quality"].items()]),
+            *_table("hierarchy", self.hierarchy.splitlines()),
+        ]
+        return "\n".join(lines)
+
+
+def inspect(mesh: Mesh) -> Inspection:
+    """Look at a mesh.
+
+    >>> from gno.mesh import CellBlock
+    >>> triangle = Mesh(np.eye(3)[:, :2], (CellBlock("triangle", np.array([[0, 1, 2]])),))
+    >>> inspect(triangle).facts["cells"]
+    {'triangle': 1}
+    """
+    from gno.graph import SampleSpec, hierarchy_of
+
+    spec = SampleSpec.fit([mesh], inputs=(), targets=())
+    hierarchy = hierarchy_of(mesh, spec)
+    in_user_units = [dataclasses.replace(level, spacing=level.spacing * spec.unit) for level in hierarchy.levels]
+    hierarchy = dataclasses.replace(hierarchy, levels=tuple(in_user_units))
+    facts = {
+        "file": mesh.source,
+        "nodes": mesh.n_nodes,
+        "dim": mesh.dim,
+        "extent": np.ptp(mesh.points, axis=0).tolist(),
+        "time": mesh.time,
+        "cells": _cells(mesh),
+        "fields": _fields(mesh),
+        "sets": _sets(mesh),
+        "quality": _quality(mesh),
+        "levels": hierarchy.rows(),
+        "complexity": hierarchy.complexity,
+    }
+    return Inspection(mesh, facts, str(hierarchy))
+
+
+def _cells(mesh: Mesh) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for block in mesh.cells:
+        counts[block.type] = counts.get(block.type, 0) + len(block)
+    return counts
+
+
+def _fields(mesh: Mesh) -> list[dict[str, Any]]:
+    stores = (("point", mesh.point_fields), ("cell", mesh.cell_fields), ("global", mesh.global_fields))
+    return [
+        {"name": name, "location": location, "shape": list(np.shape(values)), **_range(np.asarray(values))}
+        for location, fields in stores
+        for name, values in fields.items()
+    ]
+
+
+def _range(values: np.ndarray) -> dict[str, Any]:
+    if values.dtype.kind not in "fiub" or not values.size:
+        return {"type": str(values.dtype), "min": None, "max": None, "not_finite": 0}
+    finite = np.isfinite(values)
+    seen = values[finite] if finite.any() else np.zeros(1)
+    low, high = float(seen.min()), float(seen.max())
+    return {"type": str(values.dtype), "min": low, "max": high, "not_finite": int((~finite).sum())}
+
+
+def _sets(mesh: Mesh) -> list[dict[str, Any]]:
+    stores = (("nodes", mesh.point_sets), ("cells", mesh.cell_sets))
+    return [{"name": name, "of": of, "members": len(index)} for of, sets in stores for name, index in sets.items()]
+
+
+def _quality(mesh: Mesh) -> dict[str, Any]:
+    from gno.mesh import quality
+
+    return {key: _plain(value) for key, value in dataclasses.asdict(quality(mesh)).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.size <= 8 else f"{value.size} values"
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _field_line(field: Mapping[str, Any]) -> str:
+    shape = "×".join(str(n) for n in field["shape"]) or "single value"
+    low, high = field["min"], field["max"]
+    span = field["type"] if low is None else f"{low:.6g} … {high:.6g}"
+    bad = f", {field['not_finite']} not finite" if field["not_finite"] else ""
+    return f"{field['name']}  {field['location']}  {shape}  {span}{bad}"
+
+
+def _table(title: str, lines: list[str]) -> list[str]:
+    return [f"{title if k == 0 else '':10} {line}" for k, line in enumerate(lines or ["none"])]
