@@ -1,13 +1,18 @@
 """What a solver left: Mesh, reading and writing of every format, geometry."""
 
 from gno.mesh.geometry import boundary_facets, cell_volume, cells_to_nodes, components, mesh_edges, node_mass
-from gno.mesh.io import Series, read, read_series, write, write_series
-from gno.mesh.mesh import CellBlock, Mesh, MeshError
+from gno.mesh.io import READABLE, read
+from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
+from gno.mesh.series import Series, read_series, write_series
+from gno.mesh.writer import WRITABLE, write
 
 __all__ = [
+    "READABLE",
+    "WRITABLE",
     "CellBlock",
     "Mesh",
     "MeshError",
+    "MeshWarning",
     "Series",
     "boundary_facets",
     "cell_volume",

@@ -2,74 +2,112 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
+from gno.mesh import exodus, frd, meshioreader, pvd, vtkreaders, xdmf
+from gno.mesh.mesh import Mesh, MeshError
+from gno.mesh.meshioreader import read_with_meshio
+from gno.mesh.text import read_mfem, read_su2
+from gno.mesh.vtkreaders import read_with_vtk
+from gno.mesh.vtu import read_vtk_xml
 
-from gno.mesh.mesh import CellBlock, Mesh, MeshError
+T = TypeVar("T")
+Stepped = tuple[Callable[[Path], list[float]], Callable[[Path, int], Mesh]]
 
+_STEPPED: dict[str, Stepped] = {
+    **dict.fromkeys(exodus.SUFFIXES, (exodus.exodus_times, exodus.read_exodus)),
+    **dict.fromkeys(xdmf.SUFFIXES, (xdmf.xdmf_times, xdmf.read_xdmf)),
+    ".frd": (frd.frd_times, frd.read_frd),
+}
+"""Times of and reader for formats that can hold several time steps."""
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    paths: tuple[Path, ...]
-    times: tuple[float, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Mesh:
-        return read(self.paths[index])
+READABLE = tuple(sorted({*_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS, ".pvd", ".su2", ".vtp", ".vtu"}))
+"""Extensions that ``read`` knows."""
 
 
 def read(path: str | os.PathLike, *, step: int | None = None) -> Mesh:
-    """Read a mesh with its fields, sets and time."""
-    import meshio
+    """Read a mesh with its fields, sets and time; the extension and the first lines say the format.
 
+    Args:
+        path: a mesh or result file; ``docs/formats.md`` lists the formats.
+        step: number of the time step, negative from the end; the last one by default.
+
+    Returns:
+        the mesh, with every field in the type and to the bit as in the file.
+
+    Raises:
+        MeshError: no such file, an unknown format, damaged or cut off data, or a mesh that does not fit together.
+    """
     path = Path(path)
+    times = step_times(path)
+    count = max(1, len(times))
+    number = count - 1 if step is None else step + count if step < 0 else step
+    if not 0 <= number < count:
+        raise MeshError(f"{path}: expected a step from 0 to {count - 1}, got {step}")
+    return read_step(path, number)
+
+
+def step_times(path: Path) -> list[float]:
+    """Times of a file's steps; empty for a file that holds no series."""
+    _check_file(path)
+    suffix = path.suffix.lower()
+    if suffix == ".pvd":
+        return [time for _, time in pvd.entries(path)]
+    return _guarded(path, _STEPPED[suffix][0], path) if suffix in _STEPPED else []
+
+
+def read_step(path: Path, number: int) -> Mesh:
+    """Read one time step of a file that exists."""
+    suffix = path.suffix.lower()
+    if suffix == ".pvd":
+        file, time = pvd.entries(path)[number]
+        mesh = read(file)
+        return mesh if mesh.time is not None else mesh.replace(time=time)
+    if suffix in _STEPPED:
+        return _guarded(path, _STEPPED[suffix][1], path, number)
+    return _guarded(path, _single_reader(path), path)
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise MeshError(f"{path}: expected a file, got none")
+        raise MeshError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+    if path.stat().st_size == 0:
+        raise MeshError(f"{path}: expected a mesh, got an empty file")
+
+
+def _guarded(path: Path, reader: Callable[..., T], *arguments: Any) -> T:
+    """What a reader gives; damaged bytes can trip a parser in any way, and all of them are one MeshError."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            raw = meshio.read(path)
-    except (Exception, SystemExit) as error:
+        return reader(*arguments)
+    except MeshError as error:
+        if str(path) in str(error):
+            raise
         raise MeshError(f"{path}: {error}") from error
-    cells = tuple(CellBlock(block.type, np.asarray(block.data)) for block in raw.cells)
-    cell_fields = {name: np.concatenate(parts) for name, parts in raw.cell_data.items()}
-    return Mesh(raw.points, cells, raw.point_data, cell_fields, source=str(path))
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, MemoryError) as error:
+        text = " ".join(str(error).split())[:160]
+        raise MeshError(f"{path}: damaged or cut off: {type(error).__name__}: {text}") from error
 
 
-def write(mesh: Mesh, path: str | os.PathLike) -> None:
-    """Write a mesh; the extension says the format."""
-    import meshio
-
-    path = Path(path)
-    ends = np.cumsum([len(block) for block in mesh.cells])[:-1]
-    points = np.pad(mesh.points, ((0, 0), (0, 3 - mesh.points.shape[1])))
-    raw = meshio.Mesh(
-        points,
-        [(block.type, block.nodes) for block in mesh.cells],
-        point_data=dict(mesh.point_fields),
-        cell_data={name: np.split(values, ends) for name, values in mesh.cell_fields.items()},
-    )
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    with contextlib.redirect_stdout(io.StringIO()):
-        raw.write(temporary)
-    temporary.replace(path)
-
-
-def read_series(path: str | os.PathLike) -> Series:
-    """Read numbered files, lazily."""
-    path = Path(path)
-    paths = tuple(sorted(path.parent.glob(path.name)))
-    return Series(paths, tuple(float(i) for i in range(len(paths))))
-
-
-def write_series(meshes: list[Mesh], path: str | os.PathLike) -> None:
-    """Write meshes as numbered files."""
-    path = Path(path)
-    for number, mesh in enumerate(meshes):
-        write(mesh, path.with_name(f"{path.stem}_{number:04d}.vtu"))
+def _single_reader(path: Path) -> Callable[[Path], Mesh]:
+    suffix = path.suffix.lower()
+    if suffix in (".vtu", ".vtp"):
+        return read_vtk_xml
+    if suffix in vtkreaders.SUFFIXES:
+        return read_with_vtk
+    if suffix == ".su2":
+        return read_su2
+    with path.open("rb") as file:
+        head = file.read(64)
+    if suffix == ".mesh" and head.startswith(b"MFEM"):
+        return read_mfem
+    file_format = meshioreader.FORMATS.get(suffix)
+    if file_format is None:
+        raise MeshError(f"{path}: expected one of {', '.join(READABLE)}, got '{suffix}'")
+    if suffix == ".inp" and not head.lstrip().startswith(b"*"):
+        return read_with_vtk
+    if suffix == ".msh" and b"$" not in head:
+        file_format = "ansys"
+    return lambda where: read_with_meshio(where, file_format)

@@ -11,7 +11,11 @@ from jaxtyping import Float, Int
 
 
 class MeshError(ValueError):
-    """A mesh or a file that cannot be used as it is; the message says which file, what was expected and what was got."""
+    """A mesh or a file that cannot be used as it is; the message says where, what was expected and what was got."""
+
+
+class MeshWarning(UserWarning):
+    """Something in a file that was repaired or left out; the message says which file and what."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +23,8 @@ class CellBlock:
     """Cells of one type.
 
     Args:
-        type: meshio's name of the cell type (``"triangle"``, ``"hexahedron20"``, …), with meshio's node order.
+        type: meshio's name of the cell type (``"triangle"``, ``"hexahedron20"``, …), with meshio's node order;
+            also ``"poly_vertex"``, ``"poly_line"`` and ``"triangle_strip"`` of VTK.
         nodes: node indices, one row per cell.
     """
 
@@ -40,16 +45,16 @@ class Mesh:
         point_fields: values at nodes; the first axis is the node.
         cell_fields: values on cells; the first axis is the cell, numbered through all blocks.
         global_fields: values that belong to the whole file.
-        point_sets: node indices by name.
-        cell_sets: cell indices by name, numbered through all blocks.
+        point_sets: node indices by name; kept sorted, each once.
+        cell_sets: cell indices by name, numbered through all blocks; kept sorted, each once.
         time: time of the fields, if the file has one.
         source: where the mesh came from, for messages.
 
     Raises:
         MeshError: a shape, an index or a coordinate that does not fit.
 
-    >>> square = Mesh(np.array([[0., 0.], [1., 0.], [1., 1.], [0., 1.]]), (CellBlock("quad", np.array([[0, 1, 2, 3]])),))
-    >>> square
+    >>> corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> Mesh(corners, (CellBlock("quad", np.array([[0, 1, 2, 3]])),))
     Mesh(4 nodes, 1 quad, 2-D)
     """
 
@@ -64,46 +69,57 @@ class Mesh:
     source: str = "mesh"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "points", np.ascontiguousarray(self.points))
+        object.__setattr__(self, "points", _floating(self.points))
         object.__setattr__(self, "cells", tuple(self.cells))
-        for name in ("point_fields", "cell_fields", "global_fields", "point_sets", "cell_sets"):
-            frozen = {key: np.asarray(value) for key, value in getattr(self, name).items()}
+        for name in ("point_fields", "cell_fields", "global_fields"):
+            frozen = {str(key): np.asarray(value) for key, value in getattr(self, name).items()}
             object.__setattr__(self, name, MappingProxyType(frozen))
-        self._check()
+        for name in ("point_sets", "cell_sets"):
+            frozen = {str(key): _index_set(name, key, value) for key, value in getattr(self, name).items()}
+            object.__setattr__(self, name, MappingProxyType(frozen))
+        self._check_points()
+        self._check_cells()
+        self._check_fields()
 
-    def _check(self) -> None:
+    def _check_points(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] not in (1, 2, 3) or not len(self.points):
-            raise MeshError(
-                f"points: expected (n_nodes ≥ 1, 1 to 3), got {self.points.shape} ({self.source})"
-            )
+            raise MeshError(f"points: expected (n_nodes ≥ 1, 1 to 3), got {self.points.shape} ({self.source})")
+        if self.points.dtype.kind != "f":
+            raise MeshError(f"points: expected floating point numbers, got {self.points.dtype} ({self.source})")
         bad = np.flatnonzero(~np.isfinite(self.points).all(1))
         if len(bad):
-            raise MeshError(
-                f"points: expected finite coordinates, got {self.points[bad[0]]} at node {bad[0]} ({self.source})"
-            )
+            got = f"{self.points[bad[0]]} at node {bad[0]}, {len(bad)} such nodes in all"
+            raise MeshError(f"points: expected finite coordinates, got {got} ({self.source})")
+
+    def _check_cells(self) -> None:
         for block in self.cells:
-            if len(block) and not (0 <= block.nodes.min() and block.nodes.max() < self.n_nodes):
-                got = block.nodes.max() if block.nodes.max() >= self.n_nodes else block.nodes.min()
-                raise MeshError(
-                    f"cells '{block.type}': expected node indices 0 to {self.n_nodes - 1}, got {got} ({self.source})"
-                )
-        for kind, fields, n, what in (
+            what = f"cells '{block.type}'"
+            if block.nodes.ndim != 2 or (len(block) and block.nodes.dtype.kind not in "iu"):
+                got = f"{block.nodes.dtype} {block.nodes.shape}"
+                raise MeshError(f"{what}: expected integers (n_cells, nodes per cell), got {got} ({self.source})")
+            if block.nodes.size:
+                low, high = block.nodes.min(), block.nodes.max()
+                if low < 0 or high >= self.n_nodes:
+                    got = low if low < 0 else high
+                    raise MeshError(f"{what}: expected nodes 0 to {self.n_nodes - 1}, got {got} ({self.source})")
+
+    def _check_fields(self) -> None:
+        for kind, fields, size, what in (
             ("point_fields", self.point_fields, self.n_nodes, "nodes"),
             ("cell_fields", self.cell_fields, self.n_cells, "cells"),
         ):
             for name, values in fields.items():
-                if values.ndim == 0 or len(values) != n:
+                if values.ndim == 0 or len(values) != size:
                     got = "a single value" if values.ndim == 0 else len(values)
-                    raise MeshError(f"{kind}['{name}']: expected {n} {what}, got {got} ({self.source})")
-        for kind, sets, n in (
+                    raise MeshError(f"{kind}['{name}']: expected {size} {what}, got {got} ({self.source})")
+        for kind, sets, size in (
             ("point_sets", self.point_sets, self.n_nodes),
             ("cell_sets", self.cell_sets, self.n_cells),
         ):
             for name, index in sets.items():
-                if len(index) and not (0 <= index.min() and index.max() < n):
-                    raise MeshError(
-                        f"{kind}['{name}']: expected indices 0 to {n - 1}, got {index.min()} to {index.max()} ({self.source})"
-                    )
+                if len(index) and not (index[0] >= 0 and index[-1] < size):
+                    got = f"{index[0]} to {index[-1]}"
+                    raise MeshError(f"{kind}['{name}']: expected 0 to {size - 1}, got {got} ({self.source})")
 
     @property
     def n_nodes(self) -> int:
@@ -134,3 +150,16 @@ class Mesh:
             counts[block.type] = counts.get(block.type, 0) + len(block)
         cells = ", ".join(f"{n} {name}" for name, n in counts.items()) or "no cells"
         return f"Mesh({self.n_nodes} nodes, {cells}, {self.dim}-D)"
+
+
+def _index_set(kind: str, name: str, index: np.ndarray) -> np.ndarray:
+    index = np.asarray(index)
+    if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+        raise MeshError(f"{kind}['{name}']: expected a list of indices, got {index.dtype} {index.shape}")
+    index = np.sort(index.astype(np.int64))
+    return index[np.concatenate([[True], index[1:] != index[:-1]])] if len(index) else index
+
+
+def _floating(points: np.ndarray) -> np.ndarray:
+    points = np.ascontiguousarray(points)
+    return points.astype(np.float64) if points.dtype.kind in "iu" else points

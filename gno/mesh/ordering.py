@@ -1,6 +1,6 @@
 """Where the nodes of a Lagrange cell of any order sit: integer lattice positions in node order.
 
-Quadratic cells follow VTK (as meshio does); higher orders follow Gmsh, and VTK's own rule for ``VTK_LAGRANGE_*``.
+Quadratic cells follow VTK (as meshio does); higher orders follow Gmsh, ``VTK_LAGRANGE_*`` VTK's own rule.
 Rules after the Gmsh manual, section "High-order elements", and VTK's vtkHigherOrder cells.
 """
 
@@ -17,14 +17,16 @@ from gno.mesh.mesh import MeshError
 
 Corners = tuple[tuple[int, ...], ...]
 
-_CORNERS: dict[str, Corners] = {
+CORNERS: dict[str, tuple[tuple[float, ...], ...]] = {
     "line": ((0,), (1,)),
     "triangle": ((0, 0), (1, 0), (0, 1)),
     "quad": ((0, 0), (1, 0), (1, 1), (0, 1)),
     "tetra": ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "wedge": ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)),
+    "pyramid": ((0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0.5, 0.5, 1)),
     "hexahedron": ((0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)),
 }
+"""Corners of the reference cells."""
 
 _HEX_RING = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 _GMSH: dict[str, tuple[Corners, Corners]] = {
@@ -72,13 +74,14 @@ _VTK: dict[str, tuple[Corners, Corners]] = {
 
 
 @functools.cache
-def lattice(name: str, n_nodes: int, *, vtk: bool) -> Int[np.ndarray, "n_nodes dim"]:
+def lattice(name: str, n_nodes: int, *, vtk: bool, gmsh: bool = False) -> Int[np.ndarray, "n_nodes dim"]:
     """Integer position of each node of a complete Lagrange cell, in its node order.
 
     Args:
         name: the cell's form: line, triangle, quad, tetra, wedge or hexahedron.
         n_nodes: nodes per cell; says the order.
         vtk: order nodes as ``VTK_LAGRANGE_*`` does, not as Gmsh.
+        gmsh: order nodes as Gmsh does, also where meshio does not.
 
     Raises:
         MeshError: no order of this form has so many nodes.
@@ -88,7 +91,7 @@ def lattice(name: str, n_nodes: int, *, vtk: bool) -> Int[np.ndarray, "n_nodes d
     """
     order = _order(name, n_nodes)
     # Up to order 2 meshio's order is VTK's for every form.
-    rule = _VTK if vtk or order <= 2 else _GMSH
+    rule = _VTK if vtk or (order <= 2 and not gmsh) else _GMSH
     return np.array(_cell(name, order, rule), dtype=np.int64).reshape(n_nodes, -1)
 
 
@@ -104,13 +107,11 @@ def _order(name: str, n_nodes: int) -> int:
     for order in range(1, 21):
         if name in count and count[name](order) == n_nodes:
             return order
-    raise MeshError(
-        f"cell form '{name}': expected as many nodes as a complete Lagrange cell has, got {n_nodes}"
-    )
+    raise MeshError(f"cell form '{name}': expected a complete Lagrange cell, got {n_nodes} nodes")
 
 
 def _cell(name: str, order: int, rule: dict[str, tuple[Corners, Corners]]) -> list[tuple[int, ...]]:
-    corners = np.array(_CORNERS[name]) * order
+    corners = np.array(CORNERS[name]) * order
     if order == 0:
         return [tuple(corners[0].tolist())]
     edges, faces = rule[name]
@@ -124,7 +125,7 @@ def _cell(name: str, order: int, rule: dict[str, tuple[Corners, Corners]]) -> li
 
 
 def _on_face(corners: np.ndarray, order: int, rule: dict[str, tuple[Corners, Corners]]) -> list[np.ndarray]:
-    """Inner nodes of a face of a solid, numbered like the inner nodes of the plane cell with these corners."""
+    """Inner nodes of a face of a solid, numbered like those of the plane cell with these corners."""
     name = "triangle" if len(corners) == 3 else "quad"
     along, across = (corners[1] - corners[0]) // order, (corners[-1] - corners[0]) // order
     return [corners[0] + i * along + j * across for i, j in _inside(name, order, rule)]
@@ -138,7 +139,7 @@ def _inside(name: str, order: int, rule: dict[str, tuple[Corners, Corners]]) -> 
     if name == "wedge":
         return [(i, j, k) for k in inner for i, j in _inside("triangle", order, rule)]
     if rule is _VTK and name in ("quad", "hexahedron"):
-        dim = len(_CORNERS[name][0])
+        dim = len(CORNERS[name][0])
         return [tuple(reversed(index)) for index in itertools.product(inner, repeat=dim)]
     smaller = order - {"triangle": 3, "tetra": 4, "quad": 2, "hexahedron": 2}[name]
     if smaller < 0:

@@ -1,9 +1,9 @@
-"""Every cell type as linear pieces over its own nodes: what volumes, masses, edges and boundaries are made of.
+"""Every cell type as linear pieces over its own nodes: volumes, masses, edges and boundaries come from these.
 
 A cell of any order is cut into linear pieces (a triangle with mid-side nodes into four triangles, a 27-node
-hexahedron into eight hexahedra). A piece with more corners than a simplex is cut further into simplices around the
-mean of its corners, which treats both diagonals of a quadrilateral alike and gives the exact volume of a cell with
-bilinear faces. Corner order is meshio's throughout.
+hexahedron into eight hexahedra). A piece with more corners than a simplex is cut further into simplices around
+the mean of its corners, which treats both diagonals of a quadrilateral alike and gives the exact volume of a
+cell with bilinear faces. Corner order is meshio's throughout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gno.mesh.mesh import MeshError
-from gno.mesh.ordering import lattice
+from gno.mesh.ordering import CORNERS, lattice
 
 Loop = tuple[int, ...]
 """Corners of a polygon in order around it."""
@@ -52,6 +52,13 @@ _MID_FACES: dict[str, tuple[frozenset[int], ...]] = {
     "hexahedron24": tuple(map(frozenset, ((0, 3, 7, 4), (1, 2, 6, 5), (0, 1, 5, 4), (3, 2, 6, 7)))),
 }
 """Faces that carry a node at their centre, in the order of those nodes (after the mid-edge nodes)."""
+
+_IRREGULAR = {
+    "triangle7": ((0, 1), (1, 2), (2, 0), (0, 1, 2)),
+    "quad6": ((0, 1), (2, 3)),
+    "wedge12": ((0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3)),
+}
+"""Corners between which the other nodes of cells of mixed order lie."""
 
 _FAMILY_DIM = {
     "vertex": 0,
@@ -91,7 +98,7 @@ class Shape:
         simplices: corners of each simplex, in the cell's nodes followed by the added centres.
         share: part of each simplex's volume that goes to each of the cell's nodes; rows sum to 1.
         edges: pairs of nodes that the pieces join.
-        facets: loops of nodes on the cell's boundary, outward oriented, of 1 (1-D), 2 (2-D), 3 or 4 (3-D) nodes.
+        facets: loops of nodes on the cell's boundary, outward oriented; 1 (1-D), 2 (2-D), 3 or more (3-D) nodes.
     """
 
     dim: int
@@ -138,6 +145,25 @@ def shape(cell_type: str, n_nodes: int) -> Shape:
     return _assemble(dim, n_nodes, pieces)
 
 
+def reference_nodes(cell_type: str, n_nodes: int) -> Float[np.ndarray, "n_nodes dim"]:
+    """Positions of a cell's nodes on a straight-sided reference cell.
+
+    >>> reference_nodes("quad8", 8)[4:].tolist()
+    [[0.5, 0.0], [1.0, 0.5], [0.5, 1.0], [0.0, 0.5]]
+    """
+    name = family(cell_type)
+    corners = np.array(CORNERS[name], dtype=np.float64)
+    if len(corners) == n_nodes:
+        return corners
+    if cell_type in _MID_EDGES:
+        groups = [*_MID_EDGES[cell_type], *map(sorted, _MID_FACES.get(cell_type, ()))]
+        return np.vstack([corners, *(corners[list(group)].mean(0) for group in groups)])
+    if cell_type in _IRREGULAR:
+        return np.vstack([corners, *(corners[list(group)].mean(0) for group in _IRREGULAR[cell_type])])
+    position = lattice(name, n_nodes, vtk=cell_type in _LAGRANGE)
+    return position / position.max()
+
+
 def _line_order(cell_type: str, n_nodes: int) -> list[int]:
     if cell_type == "poly_line":
         return list(range(n_nodes))
@@ -148,9 +174,7 @@ def _curve(dim: int, n_nodes: int, order: list[int]) -> Shape:
     edges = np.array(list(itertools.pairwise(order)), dtype=np.int64).reshape(-1, 2)
     simplices = edges if dim else np.arange(n_nodes)[:, None]
     facets: tuple[Loop, ...] = ((order[0],), (order[-1],)) if dim else ()
-    return Shape(
-        dim, n_nodes, np.zeros((0, n_nodes)), simplices, _share(simplices, np.eye(n_nodes)), edges, facets
-    )
+    return Shape(dim, n_nodes, np.zeros((0, n_nodes)), simplices, _share(simplices, np.eye(n_nodes)), edges, facets)
 
 
 def _pieces_2d(cell_type: str, n_nodes: int) -> list[list[Loop]]:
@@ -221,10 +245,8 @@ def _mids(cell_type: str) -> tuple[dict[frozenset[int], int], dict[frozenset[int
     return edge_node, {face: first + k for k, face in enumerate(_MID_FACES.get(cell_type, ()))}
 
 
-def _face_loops(
-    face: Loop, edge_node: dict[frozenset[int], int], face_node: dict[frozenset[int], int]
-) -> list[Loop]:
-    """A face with mid-edge nodes as linear loops: a triangle per corner and the middle, or quads around a centre."""
+def _face_loops(face: Loop, edge_node: dict[frozenset[int], int], face_node: dict[frozenset[int], int]) -> list[Loop]:
+    """A face with mid-edge nodes as loops: a triangle per corner and the middle, or quads around a centre."""
     n = len(face)
     mid = [edge_node[frozenset((face[i], face[(i + 1) % n]))] for i in range(n)]
     centre = face_node.get(frozenset(face))
@@ -308,9 +330,7 @@ def _sides(loop: Loop) -> list[tuple[int, int]]:
 
 
 def _loop_edges(loops: list[Loop]) -> np.ndarray:
-    return np.array(
-        sorted({(min(side), max(side)) for loop in loops for side in _sides(loop)}), dtype=np.int64
-    )
+    return np.array(sorted({(min(side), max(side)) for loop in loops for side in _sides(loop)}), dtype=np.int64)
 
 
 def _boundary(dim: int, loops: list[Loop]) -> tuple[Loop, ...]:

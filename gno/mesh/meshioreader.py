@@ -1,0 +1,134 @@
+"""Formats that meshio knows best; its way out of the program and its talk on the console stay inside."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
+from gno.mesh.ordering import lattice
+from gno.mesh.sets import boundary_nodes
+from gno.mesh.shapes import cell_dim, shape
+
+FORMATS = {
+    ".msh": "gmsh",
+    ".inp": "abaqus",
+    ".bdf": "nastran",
+    ".fem": "nastran",
+    ".nas": "nastran",
+    ".med": "med",
+    ".mesh": "medit",
+    ".meshb": "medit",
+    ".stl": "stl",
+    ".ply": "ply",
+    ".obj": "obj",
+    ".off": "off",
+    ".h5m": "h5m",
+    ".ugrid": "ugrid",
+    ".f3grid": "flac3d",
+    ".post": "permas",
+    ".dato": "permas",
+    ".tec": "tecplot",
+    ".node": "tetgen",
+    ".ele": "tetgen",
+    ".wkt": "wkt",
+}
+"""What meshio calls the format of each extension."""
+
+# meshio's notes to itself, which are no fields of the file.
+_NOT_FIELDS = ("gmsh:dim_tags", "gmsh:bounding_entities")
+
+
+def read_with_meshio(path: Path, file_format: str) -> Mesh:
+    """Read a file with meshio.
+
+    Raises:
+        MeshError: meshio cannot read it, or found no points.
+    """
+    import meshio
+
+    talk = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            raw = meshio.read(path, file_format)
+    except (Exception, SystemExit) as error:
+        # meshio raises whatever its parsers trip over, and leaves the program where no reader fits.
+        raise MeshError(f"{path}: not a readable {file_format} file: {_reason(error, talk.getvalue())}") from error
+    lost = [line for line in talk.getvalue().splitlines() if "kip" in line or "cannot" in line or "not support" in line]
+    if lost:
+        warnings.warn(f"{path}: {' '.join(lost[0].split())}", MeshWarning, stacklevel=4)
+    return _to_mesh(raw, path, file_format)
+
+
+def _reason(error: BaseException, talk: str) -> str:
+    text = " ".join((str(error) if not isinstance(error, SystemExit) else talk).split())
+    return f"{type(error).__name__}: {text}"[:200] if text else f"{type(error).__name__} (file cut off?)"
+
+
+def _to_mesh(raw: Any, path: Path, file_format: str) -> Mesh:
+    points = np.asarray(raw.points)
+    if points.ndim != 2 or not len(points):
+        raise MeshError(f"{path}: expected points, got none (file cut off, or not {file_format}?)")
+    blocks = tuple(_block(block, path, file_format) for block in raw.cells)
+    cell_fields = {
+        name: np.concatenate([np.asarray(part) for part in parts])
+        for name, parts in raw.cell_data.items()
+        if name not in _NOT_FIELDS and parts
+    }
+    point_fields = {name: values for name, values in raw.point_data.items() if name not in _NOT_FIELDS}
+    cell_sets = _physical_groups(cell_fields.get("gmsh:physical"), blocks, raw) | _cell_sets(raw, blocks)
+    mesh = Mesh(points, blocks, point_fields, cell_fields, cell_sets=cell_sets, source=str(path))
+    point_sets = {name: np.asarray(index, dtype=np.int64) for name, index in raw.point_sets.items()}
+    boundary = {name: index for name, index in mesh.cell_sets.items() if name not in point_sets}
+    return mesh.replace(point_sets=point_sets | boundary_nodes(mesh, boundary))
+
+
+def _block(block: Any, path: Path, file_format: str) -> CellBlock:
+    nodes = np.asarray(block.data)
+    if block.type.startswith("polyhedron") or nodes.dtype == object:
+        raise MeshError(f"{path}: cells '{block.type}': polyhedra are not supported")
+    if file_format == "gmsh" and block.type == "wedge18":
+        # meshio leaves this type in Gmsh's order, unlike the other quadratic ones.
+        mine = {tuple(row): k for k, row in enumerate(lattice("wedge", 18, vtk=False, gmsh=True).tolist())}
+        nodes = nodes[:, [mine[tuple(row)] for row in lattice("wedge", 18, vtk=False).tolist()]]
+    if len(nodes):
+        shape(block.type, nodes.shape[1])
+    return CellBlock(block.type, nodes.reshape(len(nodes), -1))
+
+
+def _cell_sets(raw: Any, blocks: tuple[CellBlock, ...]) -> dict[str, np.ndarray]:
+    """Sets that meshio keeps per block, numbered through all blocks."""
+    first = np.cumsum([0, *map(len, blocks)])
+    found = {}
+    for name, parts in raw.cell_sets.items():
+        if name in _NOT_FIELDS:
+            continue
+        index = [
+            np.asarray(part, dtype=np.int64) + start
+            for part, start in zip(parts, first, strict=False)
+            if part is not None and len(part)
+        ]
+        found[name] = np.concatenate(index) if index else np.zeros(0, dtype=np.int64)
+    return found
+
+
+def _physical_groups(tags: np.ndarray | None, blocks: tuple[CellBlock, ...], raw: Any) -> dict[str, np.ndarray]:
+    """Gmsh's physical groups; those on the boundary that have no name are called after dimension and number."""
+    if tags is None:
+        return {}
+    dims = np.concatenate([np.full(len(block), cell_dim(block.type)) for block in blocks])
+    names = {(int(value[1]), int(value[0])): name for name, value in raw.field_data.items() if len(value) == 2}
+    found = {}
+    for dim in range(dims.max() + 1):
+        for tag in np.unique(tags[dims == dim]).tolist():
+            if (dim, tag) in names:
+                found[names[dim, tag]] = np.flatnonzero((dims == dim) & (tags == tag))
+            elif tag > 0 and dim < dims.max():
+                found[f"{('point', 'curve', 'surface')[dim]} {tag}"] = np.flatnonzero((dims == dim) & (tags == tag))
+    return found

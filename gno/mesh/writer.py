@@ -1,0 +1,148 @@
+"""Write a mesh in any format; what the format cannot hold is named, never dropped in silence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from gno.mesh.files import atomic
+from gno.mesh.io import read
+from gno.mesh.mesh import Mesh, MeshError, MeshWarning
+from gno.mesh.plain import to_plain
+from gno.mesh.vtu import write_vtu
+from gno.mesh.xdmf import SUFFIXES
+from gno.mesh.xdmfwriter import write_xdmf
+
+_MESHIO = {
+    ".vtk": "vtk",
+    ".msh": "gmsh",
+    ".inp": "abaqus",
+    ".bdf": "nastran",
+    ".nas": "nastran",
+    ".fem": "nastran",
+    ".e": "exodus",
+    ".exo": "exodus",
+    ".ex2": "exodus",
+    ".med": "med",
+    ".mesh": "medit",
+    ".meshb": "medit",
+    ".su2": "su2",
+    ".stl": "stl",
+    ".ply": "ply",
+    ".obj": "obj",
+    ".off": "off",
+    ".avs": "avsucd",
+    ".ugrid": "ugrid",
+}
+WRITABLE = tuple(sorted({".vtu", *SUFFIXES, *_MESHIO}))
+"""Extensions that ``write`` knows."""
+
+# These hold plane meshes in two columns only.
+_FLAT = ("su2", "medit")
+
+
+def write(mesh: Mesh, path: str | os.PathLike) -> None:
+    """Write a mesh; the file is either the old one or the whole new one.
+
+    ``.vtu`` and ``.xdmf`` lose nothing. Any other file is read back before it takes its place: if nodes or cells
+    differ nothing is written, and fields, sets or a time that it does not hold are named in a warning.
+
+    Args:
+        mesh: the mesh.
+        path: file to write; the extension says the format.
+
+    Raises:
+        MeshError: an unknown extension, or nodes, cells or fields that the format cannot hold.
+
+    Warns:
+        MeshWarning: fields, sets, global values or a time were left out or changed.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if not path.parent.is_dir():
+        raise MeshError(f"{path}: expected an existing folder, got none")
+    if suffix == ".vtu":
+        write_vtu(mesh, path)
+    elif suffix in SUFFIXES:
+        write_xdmf([mesh], path)
+    elif suffix in _MESHIO:
+        _write_with_meshio(mesh, path, _MESHIO[suffix])
+    else:
+        raise MeshError(f"{path}: expected one of {', '.join(WRITABLE)}, got '{path.suffix}'")
+
+
+def _write_with_meshio(mesh: Mesh, path: Path, file_format: str) -> None:
+    import meshio
+
+    plain = to_plain(mesh)
+    ends = np.cumsum([len(block) for block in mesh.cells])
+    columns = 2 if file_format in _FLAT and mesh.dim == 2 else 3
+    points = np.pad(mesh.points, ((0, 0), (0, 3 - mesh.points.shape[1])))[:, :columns]
+    with atomic(path) as temporary:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                raw = meshio.Mesh(
+                    points,
+                    [(block.type, block.nodes) for block in mesh.cells],
+                    point_data=plain.point_arrays,
+                    cell_data={name: np.split(v, ends[:-1]) for name, v in plain.cell_arrays.items()},
+                    point_sets=dict(mesh.point_sets),
+                    cell_sets={name: _per_block(index, ends) for name, index in mesh.cell_sets.items()},
+                )
+                meshio.write(temporary, raw, file_format)
+        except (Exception, SystemExit) as error:
+            text = " ".join(str(error).split())[:160]
+            message = f"{path}: {file_format} cannot hold {mesh!r}: {type(error).__name__} {text}"
+            raise MeshError(message) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MeshWarning)
+            lost = _lost(mesh, read(temporary), path)
+    if lost:
+        warnings.warn(f"{path}: {file_format} does not hold {', '.join(lost)}", MeshWarning, stacklevel=3)
+
+
+def _per_block(index: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    starts = ends - np.diff(np.concatenate([[0], ends]))
+    return [index[(index >= a) & (index < b)] - a for a, b in zip(starts, ends, strict=True)]
+
+
+def _lost(mesh: Mesh, back: Mesh, path: Path) -> list[str]:
+    """What a file does not give back.
+
+    Raises:
+        MeshError: nodes or cells.
+    """
+    mine = np.pad(mesh.points, ((0, 0), (0, 3 - mesh.points.shape[1])))
+    theirs = np.pad(back.points, ((0, 0), (0, 3 - back.points.shape[1])))
+    size = max(float(np.abs(mine).max()), np.finfo(float).tiny)
+    if mine.shape != theirs.shape or np.abs(mine - theirs).max() > 1e-4 * size:
+        raise MeshError(f"{path}: expected {mesh.n_nodes} nodes in the file, got {back.n_nodes} or moved ones")
+    if not _same_cells(mesh, back):
+        raise MeshError(f"{path}: expected the cells of {mesh!r} in the file, got {back!r} or another order")
+    lost = [] if np.array_equal(mine, theirs) else ["all digits of the coordinates"]
+    for kind in ("point_fields", "cell_fields", "global_fields", "point_sets", "cell_sets"):
+        kept = getattr(back, kind)
+        for name, values in getattr(mesh, kind).items():
+            if name not in kept or not _same(values, kept[name]):
+                lost.append(f"{kind}['{name}']")
+    if mesh.time is not None and back.time != mesh.time:
+        lost.append("the time")
+    return lost
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _same_cells(mesh: Mesh, back: Mesh) -> bool:
+    flat = []
+    for each in (mesh, back):
+        words = [f"{block.type} {block.nodes.shape[1]}" for block in each.cells for _ in range(len(block))]
+        nodes = np.concatenate([block.nodes.ravel() for block in each.cells] or [np.zeros(0, dtype=np.int64)])
+        flat.append((words, nodes.tolist()))
+    return flat[0] == flat[1]
