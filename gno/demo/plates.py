@@ -16,7 +16,7 @@ from scipy.sparse.linalg import splu
 from skfem.helpers import ddot, eye, sym_grad, trace
 
 from gno.demo.parallel import map_processes
-from gno.demo.shapes import Star, divide, random_star, triangulate
+from gno.demo.shapes import Star, divide, scatter_stars, triangulate
 from gno.mesh import CellBlock, Mesh, write
 
 HEIGHT = 100.0  # mm
@@ -115,28 +115,21 @@ def random_plate(seed: int, heterogeneous: bool = False) -> Plate:
     """Draws the plate number `seed`: one to three holes, a pull that is up to 60° off the axis, a modulus."""
     rng = np.random.default_rng([seed, 0x91A7E])
     length = HEIGHT * rng.uniform(1.0, 1.5)
-    holes = _random_holes(rng, length, int(rng.integers(1, 4)))
+    size = np.array([length, HEIGHT])
+    holes = scatter_stars(
+        rng,
+        int(rng.integers(1, 4)),
+        box=np.stack([0 * size, size]),
+        radius=(0.07 * HEIGHT, 0.2 * HEIGHT),
+        gap=0.07 * HEIGHT,
+        inside=lambda x: np.all((x > 0) & (x < size), axis=1),
+    )
     angle, pull = rng.uniform(-np.pi / 3, np.pi / 3), rng.uniform(50, 150)
     traction = pull * np.array([np.cos(angle), np.sin(angle)])
     logarithm = random_smooth_field(rng, correlation=0.3 * HEIGHT)
     if not heterogeneous:
         return Plate(length, holes, traction, lambda x: np.full(len(x), MODULUS))
     return Plate(length, holes, traction, lambda x: MODULUS * np.exp(0.5 * logarithm(x)))
-
-
-def _random_holes(rng: np.random.Generator, length: float, n: int) -> tuple[Star, ...]:
-    """Holes that keep 7 mm between their outer circles, and to the edges."""
-    gap = 0.07 * HEIGHT
-    while True:
-        holes: list[Star] = []
-        for _ in range(50):
-            hole = random_star(rng, rng.uniform((0, 0), (length, HEIGHT)), HEIGHT * rng.uniform(0.07, 0.2))
-            room = np.min([*hole.center, *((length, HEIGHT) - hole.center)])
-            apart = [np.linalg.norm(hole.center - other.center) - other.outer_radius for other in holes]
-            if min([room, *apart]) > hole.outer_radius + gap:
-                holes.append(hole)
-            if len(holes) == n:
-                return tuple(holes)
 
 
 def random_smooth_field(rng: np.random.Generator, correlation: float, n_waves: int = 64) -> Field:
@@ -260,7 +253,10 @@ def solve_with_values(
     fixed: Int[np.ndarray, " m"],
     values: Float[np.ndarray, " m"],
 ) -> Float[np.ndarray, " n"]:
-    """Solves a system with a symmetric pattern where the unknowns `fixed` have the given values."""
+    """Solves a system where the unknowns `fixed` have the given values.
+
+    The pattern has to be symmetric, and the system solvable without exchanging rows, as definite ones are.
+    """
     u = np.zeros(len(load))
     u[fixed] = values
     free = np.setdiff1d(np.arange(len(u)), fixed)
@@ -269,7 +265,7 @@ def solve_with_values(
         matrix[free][:, free].tocsc(),
         permc_spec="MMD_AT_PLUS_A",
         options={"SymmetricMode": True},
-        diag_pivot_thresh=0.01,
+        diag_pivot_thresh=0.0,
     )
     u[free] = factors.solve((load - matrix @ u)[free])
     return u

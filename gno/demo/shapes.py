@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -75,6 +75,41 @@ def random_star(
     largest = np.abs(Star(center, 1.0, cosine, sine).radii(np.linspace(0, 2 * np.pi, 720)) - 1).max()
     scale = min(1.0, 0.4 / largest)
     return Star(np.asarray(center, float), float(radius), cosine * scale, sine * scale)
+
+
+def scatter_stars(
+    rng: np.random.Generator,
+    n: int,
+    *,
+    box: Float[np.ndarray, "2 2"],
+    radius: tuple[float, float],
+    gap: float,
+    inside: Callable[[Float[np.ndarray, "m 2"]], np.ndarray],
+) -> tuple[Star, ...]:
+    """Stars that keep a gap between each other's outer circles, and from those to the border of a region.
+
+    Args:
+        rng: source of randomness.
+        n: number of stars; there has to be room for them.
+        box: lowest and highest coordinates of the centres.
+        radius: smallest and largest mean radius.
+        gap: smallest distance.
+        inside: which points lie in the region.
+    """
+    angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    while True:
+        stars: list[Star] = []
+        for _ in range(50 * n):  # then anew, because the first stars may have left no room
+            if len(stars) == n:
+                break
+            star = random_star(rng, rng.uniform(*box), rng.uniform(*radius))
+            reach = star.outer_radius + gap
+            apart = [np.linalg.norm(star.center - other.center) - other.outer_radius for other in stars]
+            if min(apart, default=np.inf) > reach and inside(star.center + reach * circle).all():
+                stars.append(star)
+        if len(stars) == n:
+            return tuple(stars)
 
 
 def divide(curve: Float[np.ndarray, "n 2"], size: Float[np.ndarray, " n-1"]) -> Float[np.ndarray, "m 2"]:
