@@ -3,6 +3,7 @@
 from gno.mesh.geometry import boundary_facets, cell_volume, cells_to_nodes, components, mesh_edges, node_mass
 from gno.mesh.io import READABLE, read
 from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
+from gno.mesh.quality import Quality, quality
 from gno.mesh.series import Series, read_series, write_series
 from gno.mesh.writer import WRITABLE, write
 
@@ -13,6 +14,7 @@ __all__ = [
     "Mesh",
     "MeshError",
     "MeshWarning",
+    "Quality",
     "Series",
     "boundary_facets",
     "cell_volume",
@@ -20,6 +22,7 @@ __all__ = [
     "components",
     "mesh_edges",
     "node_mass",
+    "quality",
     "read",
     "read_series",
     "write",

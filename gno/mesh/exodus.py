@@ -170,7 +170,7 @@ def _names(data: Any, kind: str, numbers: list[int]) -> list[str]:
 def _node_sets(data: Any) -> dict[str, np.ndarray]:
     numbers = [k for k in range(1, _size(data, "num_node_sets") + 1) if f"node_ns{k}" in data.variables]
     names = _names(data, "ns", numbers)
-    return {name: _values(data, f"node_ns{k}") - 1 for name, k in zip(names, numbers, strict=True)}  # type: ignore[operator]
+    return {n: np.asarray(data.variables[f"node_ns{k}"][:]) - 1 for n, k in zip(names, numbers, strict=True)}
 
 
 def _side_sets(data: Any, blocks: list[CellBlock], first: np.ndarray, path: Path) -> dict[str, np.ndarray]:

@@ -40,11 +40,10 @@ def cell_volume(mesh: Mesh) -> Float[np.ndarray, " n_cells"]:
 
 def signed_volume(mesh: Mesh) -> Float[np.ndarray, " n_cells"]:
     """Volume of each cell, negative for inverted cells where the cell fills the space that it lies in."""
-    points = _coordinates(mesh)
     volume = np.zeros(mesh.n_cells)
     for kind, nodes, index in groups(mesh):
         if kind.dim:
-            volume[index] = np.concatenate([part.sum(1) for _, part in _simplex_volumes(points, kind, nodes)])
+            volume[index] = np.concatenate([part.sum(1) for _, part in simplex_volumes(mesh, kind, nodes)])
     return volume
 
 
@@ -166,26 +165,11 @@ def _distinct(key: np.ndarray) -> np.ndarray:
     return key[np.concatenate([[True], key[1:] != key[:-1]])] if len(key) else key
 
 
-def _coordinates(mesh: Mesh) -> np.ndarray:
-    return mesh.points[:, : mesh.dim].astype(np.float64)
-
-
-def _node_shares(mesh: Mesh) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Nodes, cell numbers and the part of each cell's volume that each of its nodes gets."""
-    points = _coordinates(mesh)
-    for kind, nodes, index in groups(mesh, domain_dim(mesh)):
-        for start, volumes in _simplex_volumes(points, kind, nodes):
-            part = slice(start, start + len(volumes))
-            size = np.abs(volumes)
-            # A simplex that folds over in a non-convex cell has a negative volume; masses stay positive.
-            whole = size.sum(1)
-            scale = np.divide(np.abs(volumes.sum(1)), whole, out=np.zeros_like(whole), where=whole > 0)
-            yield nodes[part], index[part], (size @ kind.share) * scale[:, None]
-
-
-def _simplex_volumes(
-    points: np.ndarray, kind: Shape, nodes: np.ndarray
+def simplex_volumes(
+    mesh: Mesh, kind: Shape, nodes: Int[np.ndarray, "n_cells n_nodes"]
 ) -> Iterator[tuple[int, Float[np.ndarray, "chunk n_simplices"]]]:
+    """Volumes of the simplices of cells of one type, chunk after chunk, each with the place of its first cell."""
+    points = mesh.points[:, : mesh.dim].astype(np.float64)
     step = max(1, _CHUNK // len(kind.simplices))
     for start in range(0, len(nodes), step):
         corners = points[nodes[start : start + step]]
@@ -194,6 +178,18 @@ def _simplex_volumes(
         origin = corners[:, kind.simplices[:, 0]]
         sides = [corners[:, kind.simplices[:, k]] - origin for k in range(1, kind.dim + 1)]
         yield start, _measure(sides)
+
+
+def _node_shares(mesh: Mesh) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Nodes, cell numbers and the part of each cell's volume that each of its nodes gets."""
+    for kind, nodes, index in groups(mesh, domain_dim(mesh)):
+        for start, volumes in simplex_volumes(mesh, kind, nodes):
+            part = slice(start, start + len(volumes))
+            size = np.abs(volumes)
+            # A simplex that folds over in a non-convex cell has a negative volume; masses stay positive.
+            whole = size.sum(1)
+            scale = np.divide(np.abs(volumes.sum(1)), whole, out=np.zeros_like(whole), where=whole > 0)
+            yield nodes[part], index[part], (size @ kind.share) * scale[:, None]
 
 
 def _measure(sides: list[np.ndarray]) -> np.ndarray:

@@ -56,16 +56,16 @@ def to_plain(mesh: Mesh) -> Plain:
     layout = [(block.type, len(block)) for block in mesh.cells]
     if layout != natural_layout(mesh.cells):
         note["blocks"] = layout
-    arrays: list[dict[str, np.ndarray]] = []
+    arrays: dict[str, dict[str, np.ndarray]] = {}
     for kind in ("point_fields", "cell_fields", "global_fields"):
         fields = getattr(mesh, kind)
-        arrays.append({n: _store(v, f"{kind}['{n}']", n, mesh.source) for n, v in fields.items()})
+        arrays[kind] = {n: _store(v, f"{kind}['{n}']", n, mesh.source) for n, v in fields.items()}
         lost = {n: [v.dtype.str, v.shape] for n, v in fields.items() if not _speaks_for_itself(v)}
         if lost:
             note[kind] = lost
-    arrays[0] |= _indicators(mesh.point_sets, mesh.n_nodes)
-    arrays[1] |= _indicators(mesh.cell_sets, mesh.n_cells)
-    return Plain(*arrays, json.dumps(note) if note else "")
+    points = arrays["point_fields"] | _indicators(mesh.point_sets, mesh.n_nodes)
+    cells = arrays["cell_fields"] | _indicators(mesh.cell_sets, mesh.n_cells)
+    return Plain(points, cells, arrays["global_fields"], json.dumps(note) if note else "")
 
 
 def _indicators(sets: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
@@ -87,10 +87,8 @@ def _store(values: np.ndarray, what: str, name: str, source: str) -> np.ndarray:
     stored = _STORED_AS.get(values.dtype.name)
     if stored is None and (values.dtype.kind not in "iuf" or values.dtype.itemsize > 8):
         raise MeshError(f"{what}: expected numbers, got {values.dtype} ({source})")
-    if values.dtype.kind == "c":
-        values = values[..., None].view(stored)
-    elif stored:
-        values = values.astype(stored)
+    if stored:
+        values = values[..., None].view(stored) if values.dtype.kind == "c" else values.astype(stored)
     return values.reshape(len(values), -1) if values.ndim > 1 and len(values) else values.reshape(-1)
 
 

@@ -201,7 +201,7 @@ def _lattice_loops(name: str, position: np.ndarray) -> list[Loop]:
     square = itertools.product(range(order), repeat=2)
     if name == "quad":
         return [(at[i, j], at[i + 1, j], at[i + 1, j + 1], at[i, j + 1]) for i, j in square]
-    loops = []
+    loops: list[Loop] = []
     for i, j in square:
         if i + j < order:
             loops.append((at[i, j], at[i + 1, j], at[i, j + 1]))

@@ -9,6 +9,7 @@ import io
 import lzma
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
@@ -59,7 +60,7 @@ def read_vtk_xml(path: Path) -> Mesh:
         raise MeshError(f"{path}: expected an UnstructuredGrid or PolyData, got '{kind}'")
     grid = root.find(kind)
     pieces = [] if grid is None else grid.findall("Piece")
-    if not pieces:
+    if grid is None or not pieces:
         raise MeshError(f"{path}: expected at least one Piece, got none (file cut off?)")
     read_cells = _vtu_cells if kind == "UnstructuredGrid" else _vtp_cells
     parts = [_piece(piece, file, read_cells) for piece in pieces]
@@ -263,7 +264,7 @@ def _payload(data: bytes, encoding: str, file: _File) -> bytes:
     start = _coded(len(header)) if encoding == "base64" else len(header)
     blocks = take(start, int(lengths.sum()))
     stops = np.cumsum(lengths)
-    unpack = _DECOMPRESS[file.compressor]
+    unpack: Callable[[bytes], bytes] = _DECOMPRESS[file.compressor]  # type: ignore[assignment]
     return b"".join(unpack(blocks[stop - n : stop]) for n, stop in zip(lengths, stops, strict=True))
 
 

@@ -108,7 +108,8 @@ def read_xdmf(path: Path, step: int) -> Mesh:
             raise MeshError(f"{path}: attributes: expected each name once, got '{name}' twice")
         arrays[centre][name] = _column(_data(root, item, path))
     text = grid.find(f"Information[@Name='{NOTE}']")
-    plain = Plain(*arrays.values(), "" if text is None else text.get("Value", ""))
+    note = "" if text is None else text.get("Value", "")
+    plain = Plain(arrays["node"], arrays["cell"], arrays["grid"], note)
     return from_plain(points, cells, plain, time=_time(grid, path), source=str(path))
 
 
@@ -282,7 +283,7 @@ def _data(root: Element, item: Element, path: Path) -> np.ndarray:
             order = ">" if item.get("Endian", "Native").lower() == "big" else "<"
             seek = int(item.get("Seek", "0"))
             raw = (path.parent / text).read_bytes()[seek : seek + math.prod(shape) * dtype.itemsize]
-            values = np.frombuffer(raw, dtype.newbyteorder(order)).astype(dtype)
+            values = np.frombuffer(raw, np.dtype(order + dtype.str[1:])).astype(dtype)
     except (KeyError, ValueError, TypeError, OSError, OverflowError) as error:
         raise MeshError(f"{path}: data item '{text[:60]}': {error}") from error
     if shape and values.size != math.prod(shape):
