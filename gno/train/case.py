@@ -52,7 +52,7 @@ class Data(Part):
     """
 
     inputs: Names = ()
-    targets: Annotated[Names, Field(min_length=1)]
+    targets: Names
     sets: Names | None = None
     train: Names = ()
     validation: Names = ()
@@ -70,6 +70,8 @@ class Data(Part):
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise ValueError(f"{key}: expected every name once, got '{twice}' twice")
+        if not self.targets:
+            raise ValueError("targets: expected at least one field, got none")
         if leak := set(self.inputs) & set(self.targets):
             raise ValueError(f"inputs: expected no target among them, got '{min(leak)}' in both inputs and targets")
         if self.files and (self.train or self.validation or self.test):

@@ -1,0 +1,151 @@
+"""The command line: help that teaches, one line and exit status 2 for bad input, and the whole corridor."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from train_cases import square
+
+from gno import cli
+from gno.mesh import read, write
+
+COMMANDS = ("inspect", "train", "evaluate", "predict", "show", "demo")
+
+
+def gno(capsys, monkeypatch, *arguments):
+    """Exit status, output and errors of one call in this process."""
+    monkeypatch.setattr(sys, "argv", ["gno", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    out = capsys.readouterr()
+    return stopped.value.code, out.out, out.err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with data, a case and a run made by `gno train`."""
+    folder = tmp_path_factory.mktemp("corridor")
+    (folder / "data").mkdir()
+    for seed in range(8):
+        write(square(seed), folder / "data" / f"{seed}.vtu")
+    (folder / "case.toml").write_text(
+        '[data]\nfiles = "data/*.vtu"\ninputs = ["wave", "left"]\ntargets = ["u", "heat"]\n'
+        "[model]\nwidth = 16\nn_blocks = 1\nn_heads = 1\n"
+        '[training]\nepochs = 3\ndevice = "cpu"\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "gno.cli", "train", "case.toml"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "weights" in done.stdout and "gno evaluate runs/case" in done.stdout
+    return folder
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    code = "import sys, gno.cli; print([m for m in ('torch', 'pyvista', 'gmsh', 'matplotlib') if m in sys.modules])"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert time.perf_counter() - start < 5  # half a second on an idle machine
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_teaches_by_example(command, capsys, monkeypatch):
+    status, out, _ = gno(capsys, monkeypatch, command, "--help")
+    assert status == 0 and "Examples:" in out and f"gno {command}" in out
+
+
+def test_no_arguments_list_the_commands(capsys, monkeypatch):
+    _, out, err = gno(capsys, monkeypatch)
+    assert all(command in out + err for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["inspect", "none.vtu"], "none.vtu"),
+        (["train", "none.toml"], "none.toml: expected a readable TOML file"),
+        (["trian"], "Did you mean 'train'?"),
+        (["train"], "CASE.toml"),
+        (["train", "case.toml", "--precision", "8"], "training.precision"),
+        (["train", "case.toml", "--bogus"], "--bogus"),
+        (["train", "case.toml"], "--resume"),
+        (["evaluate", "nowhere", "data/0.vtu"], "nowhere: expected the folder of a trained run"),
+        (["evaluate", "runs/case", "data/none.vtu"], "data/none.vtu"),
+        (["evaluate", "runs/case", "garbage.vtu"], "garbage.vtu"),
+        (["evaluate", "runs/case", "bare.vtu"], "wave"),
+        (["predict", "runs/case", "bare.vtu", "-o", "new"], "wave"),
+        (["predict", "runs/case", "data/0.vtu", "-o", "data"], "0.vtu"),
+        (["predict", "runs/case", "data/0.vtu", "data/0.vtu", "-o", "new"], "twice"),
+        (["predict", "runs/case", "data/0.vtu"], "output"),
+        (["predict", "runs/case", "data/0.vtu", "-o", "new", "--format", ".docx"], ".docx"),
+        (["show", "data/0.vtu", "-f", "nothing"], "nothing"),
+        (["show", "data/0.vtu"], "--field"),
+        (["show", "data/0.vtu", "--levels"], "0_level1"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(trained, arguments, says, capsys, monkeypatch):
+    monkeypatch.chdir(trained)
+    (trained / "garbage.vtu").write_bytes(b"\x00\x01garbage")
+    write(square(0).replace(point_fields={}, cell_fields={}, point_sets={}), trained / "bare.vtu")
+    status, out, err = gno(capsys, monkeypatch, *arguments)
+    assert status == 2 and out == ""
+    assert says in err and len(err.strip().splitlines()) == 1 and "Traceback" not in err
+
+
+def test_ctrl_c_is_130_without_a_traceback(capsys, monkeypatch):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gno.mesh.read", interrupted)
+    status, _, err = gno(capsys, monkeypatch, "inspect", "a.vtu")
+    assert status == 130 and "Traceback" not in err
+
+
+def test_inspect_tells_cells_fields_sets_quality_and_levels(trained, capsys, monkeypatch):
+    monkeypatch.chdir(trained)
+    status, out, _ = gno(capsys, monkeypatch, "inspect", "data/0.vtu")
+    assert status == 0
+    for part in ("81 nodes", "64 quad", "wave  point  81", "heat  cell  64", "left  9 nodes", "level", "complexity"):
+        assert part in out
+    status, out, err = gno(capsys, monkeypatch, "inspect", "data/0.vtu", "none.vtu", "--json")
+    assert status == 2 and "none.vtu" in err
+    (facts,) = json.loads(out)
+    assert facts["cells"] == {"quad": 64} and facts["levels"][0]["nodes"] == 81
+    assert facts["levels"][0]["spacing"] == pytest.approx(1 / 8)
+
+
+def test_evaluate_prints_a_table_and_json(trained, capsys, monkeypatch):
+    monkeypatch.chdir(trained)
+    status, out, _ = gno(capsys, monkeypatch, "evaluate", "runs/case", "data/0.vtu", "data/1.vtu")
+    assert status == 0 and "data/1.vtu" in out and "median" in out
+    status, out, _ = gno(capsys, monkeypatch, "evaluate", "runs/case", "data/0.vtu", "--json")
+    assert status == 0 and json.loads(out)["files"][0]["nodes"] == 81
+
+
+@pytest.mark.parametrize("suffix", [".vtu", ".xdmf"])
+def test_predict_writes_the_mesh_and_its_levels(trained, suffix, capsys, monkeypatch):
+    monkeypatch.chdir(trained)
+    arguments = ("predict", "runs/case", "data/0.vtu", "data/1.vtu", "-o", f"new{suffix}", "--format", suffix)
+    status, out, err = gno(capsys, monkeypatch, *arguments)
+    assert status == 0, err
+    before, after = read(trained / "data" / "0.vtu"), read(trained / f"new{suffix}" / f"0{suffix}")
+    assert np.array_equal(before.points, after.points) and before.n_cells == after.n_cells
+    assert {"predicted_u", "predicted_heat", "scale_attention"} <= set(after.point_fields)
+    assert np.array_equal(after.point_sets["left"], before.point_sets["left"])
+    level = read(trained / f"new{suffix}" / f"0_level1{suffix}")
+    assert level.point_fields["mass"].sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_show_draws_comparison_and_levels(trained, capsys, monkeypatch):
+    monkeypatch.chdir(trained)
+    assert gno(capsys, monkeypatch, "predict", "runs/case", "data/0.vtu", "-o", "seen")[0] == 0
+    for arguments in (("--compare", "predicted_u", "--warp", "u"), ("--levels",)):
+        field = "predicted_u" if "--levels" in arguments else "u"
+        status, out, err = gno(capsys, monkeypatch, "show", "seen/0.vtu", "-f", field, *arguments, "-o", "a.png")
+        assert status == 0, err
+        assert (trained / "a.png").read_bytes().startswith(b"\x89PNG") and "a.png" in out
+        (trained / "a.png").unlink()

@@ -1,0 +1,106 @@
+"""case.toml: what is wrong is said in one line, with the key, what was expected and what was got."""
+
+import pydantic
+import pytest
+
+from gno.train import Training, load_case
+from gno.train.case import split_items
+
+GOOD = {
+    "data": 'inputs = "a"\ntargets = ["b"]\nfiles = "*.vtu"',
+    "model": 'size = "small"\nwidth = 32\nn_levels = 4',
+    "training": "epochs = 3",
+}
+
+
+def write_case(folder, **changes):
+    sections = {**GOOD, **changes}
+    text = "".join(f"[{name}]\n{body}\n" for name, body in sections.items())
+    path = folder / "case.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_good_case_is_frozen_and_knows_its_knobs(tmp_path):
+    case = load_case(write_case(tmp_path))
+    assert (case.data.inputs, case.data.targets) == (("a",), ("b",))
+    assert case.model.operator == {"width": 32} and case.model.hierarchy == {"n_levels": 4}
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        case.data.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"training": "epoch = 3"}, ["training.epoch", "did you mean 'epochs'", "minutes"]),
+        ({"trainin": ""}, ["trainin: unknown key", "did you mean 'training'"]),
+        ({"model": "widht = 3"}, ["model.widht", "did you mean 'width'", "n_levels", "size"]),
+        ({"model": "width = 'wide'"}, ["model.width: expected int, got 'wide'"]),
+        ({"model": "size = 'huge'"}, ["model.size", "'small', 'medium' or 'large'", "'huge'"]),
+        ({"training": ""}, ["training: expected exactly one of epochs and minutes, got neither"]),
+        ({"training": "epochs = 3\nminutes = 2"}, ["exactly one", "both"]),
+        ({"training": "epochs = -1"}, ["training.epochs", "greater than or equal to 1", "got -1"]),
+        ({"training": "epochs = 1\ndevice = 'tpu'"}, ["training.device", "cpu, cuda", "'tpu'"]),
+        ({"data": "inputs = 'b'\ntargets = 'b'\nfiles = '*'"}, ["data.inputs", "no target", "'b'"]),
+        ({"data": "inputs = 'b'\ntargets = []\nfiles = '*'"}, ["data.targets: expected at least one field, got none"]),
+        ({"data": "inputs = 3\ntargets = 'b'\nfiles = '*'"}, ["data.inputs", "list of strings, got 3"]),
+        ({"data": "inputs = 'a'\nfiles = '*'"}, ["data.targets: expected a value, got none"]),
+        ({"data": "targets = ['b', 'b']\nfiles = '*'"}, ["data.targets", "'b' twice"]),
+        ({"data": "targets = 'b'\nfiles = '*'\ntrain = '*'"}, ["data.files", "either", "both"]),
+        ({"data": "targets = 'b'\nfiles = '*'\nsplit = [0.5, 0.1, 0.1]"}, ["data.split", "[0.5, 0.1, 0.1]"]),
+        ({"data": "targets = "}, ["expected TOML", "line"]),
+    ],
+)
+def test_bad_cases_are_told_in_one_line(tmp_path, changes, says):
+    path = write_case(tmp_path, **changes)
+    with pytest.raises(ValueError) as error:
+        load_case(path)
+    message = str(error.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    for part in says:
+        assert part in message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.toml: expected a readable TOML file"):
+        load_case(tmp_path / "none.toml")
+
+
+def test_globs_start_at_the_folder_of_the_file(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    for k in range(10):
+        (tmp_path / "results" / f"{k}.vtu").touch()
+    case = load_case(write_case(tmp_path, data="targets = 'b'\nfiles = 'results/*.vtu'"))
+    monkeypatch.chdir("/")
+    paths = case.data.paths()
+    assert [len(paths[key]) for key in ("train", "validation", "test")] == [8, 1, 1]
+    assert len({path for part in paths.values() for path in part}) == 10
+    assert paths == load_case(tmp_path / "case.toml").data.paths()
+
+
+def test_a_glob_without_files_is_named(tmp_path):
+    case = load_case(write_case(tmp_path, data="targets = 'b'\ntrain = 'nothing/*.vtu'"))
+    with pytest.raises(ValueError, match=r"data\.train: expected files, got none that match '.*nothing/\*\.vtu'"):
+        case.data.paths()
+
+
+def test_a_file_belongs_to_one_split_only(tmp_path):
+    for k in range(3):
+        (tmp_path / f"{k}.vtu").touch()
+    case = load_case(write_case(tmp_path, data="targets = 'b'\ntrain = '[01].vtu'\ntest = '[12].vtu'"))
+    with pytest.raises(ValueError, match=r"data\.test: expected files that are not in data\.train, got .*1\.vtu"):
+        case.data.paths()
+
+
+def test_splits_depend_on_the_seed_and_cover_everything():
+    one, two = (split_items(range(20), (0.6, 0.2, 0.2), seed) for seed in (0, 1))
+    assert one != two and sorted(sum(one.values(), [])) == list(range(20))
+    with pytest.raises(ValueError, match="at least 3 files"):
+        split_items(range(2), (0.8, 0.1, 0.1), 0)
+
+
+def test_settings_from_the_command_line_are_checked_too(tmp_path):
+    case = load_case(write_case(tmp_path))
+    assert case.with_training(precision="64").training == Training(epochs=3, precision="64")
+    with pytest.raises(ValueError, match=r"training\.precision: expected .*'64'.* got '8'"):
+        case.with_training(precision="8")

@@ -1,0 +1,151 @@
+"""Killed, interrupted or merely stopped: a resumed run ends where an uninterrupted one ends, to the bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from train_cases import case, squares
+
+from gno.mesh import write
+from gno.train import Interrupted, train
+from gno.train.checkpoint import load_tensors, save_tensors
+from gno.train.loop import adamw
+
+EPOCHS = 4  # of 4 meshes in batches of 2: 8 steps
+
+
+def settings(**training):
+    return case(epochs=EPOCHS, validations=EPOCHS, log_every=1, **training)
+
+
+def stop_after(n_steps, action):
+    """An optimiser whose step number n does something else besides."""
+
+    def make(model, training):
+        optimiser = adamw(model, training)
+        steps = iter(range(1, 10_000))
+        optimiser.register_step_post_hook(lambda *_: action() if next(steps) == n_steps else None)
+        return optimiser
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    train(settings(), folder, meshes=squares(6), progress=False)
+    return folder
+
+
+def assert_same_end(folder, other):
+    for name in ("last", "best"):
+        (one, told), (two, said) = (load_tensors(f / f"{name}.safetensors") for f in (folder, other))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+        for key in ("step", "epoch", "batch", "best"):
+            assert told["progress"][key] == said["progress"][key]
+    rows = [(f / "log.csv").read_text().splitlines() for f in (folder, other)]
+    steps = [[line.split(",")[0] for line in lines] for lines in rows]
+    assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_ctrl_c_saves_and_the_resumed_run_ends_to_the_bit(tmp_path, uninterrupted, step):
+    ctrl_c = stop_after(step, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted, match=f"after {step} steps and saved in"):
+        train(settings(), tmp_path, meshes=squares(6), progress=False, optimiser=ctrl_c)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(settings(), tmp_path, meshes=squares(6), progress=False, resume=True)
+    assert_same_end(uninterrupted, tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_train_resume import settings, squares
+from gno.train import checkpoint, train
+
+calls = iter(range(1000))
+def flush(descriptor):  # half-written files of the fourth save are what the kill leaves behind
+    if next(calls) == {saves}:
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.os.fsync = flush
+train(settings(), {folder!r}, meshes=squares(6), progress=False)
+"""
+
+
+@pytest.mark.parametrize("saves", [0, 4])
+def test_killed_in_the_middle_of_a_save_and_resumed_it_ends_to_the_bit(tmp_path, uninterrupted, saves):
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path), saves=saves)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "last.safetensors").exists() == (saves > 0)
+    assert any(path.name.startswith(".") for path in tmp_path.iterdir())
+    train(settings(), tmp_path, meshes=squares(6), progress=False, resume=True)
+    assert_same_end(uninterrupted, tmp_path)
+
+
+def test_more_epochs_go_on_and_other_data_are_refused(tmp_path, uninterrupted):
+    for name in ("last.safetensors", "best.safetensors", "log.csv"):
+        (tmp_path / name).write_bytes((uninterrupted / name).read_bytes())
+    with pytest.raises(FileExistsError, match="expected a folder without a run"):
+        train(settings(), tmp_path, meshes=squares(6))
+    other = settings().model_copy(update={"data": settings().data.model_copy(update={"seed": 5})})
+    with pytest.raises(ValueError, match=r"data\.seed: expected 0 as in the run .* got 5"):
+        train(other, tmp_path, meshes=squares(6), resume=True)
+    longer = settings().with_training(epochs=EPOCHS + 1)
+    train(longer, tmp_path, meshes=squares(6), progress=False, resume=True)
+    assert load_tensors(tmp_path / "last.safetensors")[1]["progress"]["step"] == 10
+
+
+def test_ctrl_c_on_the_command_line_says_how_to_resume(tmp_path):
+    for seed, mesh in enumerate(squares(6)):
+        write(mesh, tmp_path / f"{seed}.vtu")
+    (tmp_path / "case.toml").write_text(
+        '[data]\nfiles = "*.vtu"\ninputs = "wave"\ntargets = "u"\n[model]\nwidth = 16\nn_heads = 1\n'
+        '[training]\nminutes = 5\ndevice = "cpu"\nlog_every = 1\n'
+    )
+    command = [sys.executable, "-m", "gno.cli", "train", str(tmp_path / "case.toml")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    log = tmp_path / "runs" / "case" / "log.csv"
+    deadline = time.monotonic() + 100
+    while not (log.exists() and len(log.read_text().splitlines()) > 2) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"gno train {tmp_path / 'case.toml'} --resume" in errors and "Traceback" not in errors
+    document = load_tensors(log.with_name("last.safetensors"))[1]
+    assert document["progress"]["step"] >= 1
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, {"x": torch.ones(3)}, {"n": 1})
+    assert load_tensors(path)[1] == {"n": 1}
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match=r"a\.safetensors: expected a checkpoint"):
+        load_tensors(path)
+    path.write_text(json.dumps({}))
+    with pytest.raises(ValueError, match=r"a\.safetensors: expected a checkpoint"):
+        load_tensors(path)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, {"x": torch.ones(3)}, {"n": 1})
+
+    def full(descriptor):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save_tensors(path, {"x": torch.zeros(3)}, {"n": 2})
+    assert load_tensors(path)[1] == {"n": 1} and list(tmp_path.iterdir()) == [path]

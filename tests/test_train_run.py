@@ -1,0 +1,172 @@
+"""Runs: they learn, repeat to the bit, leave the user's mesh alone, and never see a target."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from train_cases import case, square, squares
+
+from gno.mesh import node_mass, read, write
+from gno.train import Data, Run, train
+from gno.train.loop import epoch_batches
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return train(case(epochs=40, lr=3e-3), folder, meshes=squares(12), progress=False)
+
+
+def test_it_learns(run):
+    evaluation = run.evaluate([square(seed) for seed in range(100, 104)])
+    assert evaluation.mean["u"] < 0.12 and evaluation.mean["heat"] < 0.002
+
+
+def test_the_same_case_gives_the_same_weights(tmp_path):
+    weights = []
+    for name in ("a", "b"):
+        torch.manual_seed(hash(name) % 1000)  # the caller's random numbers do not matter
+        trained = train(case(), tmp_path / name, meshes=squares(4), progress=False)
+        weights.append(torch.cat([p.flatten() for p in trained.model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_the_mesh_comes_back_untouched_with_predictions_beside(run, tmp_path):
+    mesh = square(100).replace(time=2.0)
+    prediction = run.predict(mesh)
+    new = prediction.mesh
+    assert np.array_equal(new.points, mesh.points) and new.time == mesh.time
+    assert np.array_equal(new.cells[0].nodes, mesh.cells[0].nodes)
+    assert np.array_equal(new.point_sets["left"], mesh.point_sets["left"])
+    for name, values in mesh.point_fields.items():
+        assert np.array_equal(new.point_fields[name], values)
+    assert np.array_equal(new.cell_fields["heat"], mesh.cell_fields["heat"])
+    assert new.point_fields["predicted_u"].shape == (81, 2)
+    assert new.cell_fields["predicted_heat"].shape == (64,)
+    alpha = new.point_fields["scale_attention"]
+    assert alpha.shape == (81, run.blueprint.spec.n_levels) and np.allclose(alpha.sum(1), 1, atol=1e-5)
+    paths = prediction.write(tmp_path / "p.vtu")
+    assert np.array_equal(read(paths[0]).point_fields["predicted_u"], new.point_fields["predicted_u"])
+
+
+def test_coarse_levels_carry_the_mass_and_the_integral(run):
+    mesh = square(100)
+    prediction = run.predict(mesh)
+    mass = node_mass(mesh)
+    whole = mass @ prediction.mesh.point_fields["predicted_u"]
+    assert len(prediction.levels) == run.blueprint.spec.n_levels - 1
+    for level in prediction.levels:
+        fields = level.point_fields
+        assert fields["mass"].sum() == pytest.approx(mass.sum(), rel=1e-5)
+        np.testing.assert_allclose(fields["mass"] @ fields["predicted_u"], whole, rtol=1e-4)
+        assert level.points.min() >= -1e-6 and level.points.max() <= 1 + 1e-6
+
+
+def test_units_of_length_do_not_matter(tmp_path):
+    in_millimetres = [mesh.replace(points=1000.0 * mesh.points) for mesh in squares(4)]
+    one, two = (
+        train(case(epochs=1), tmp_path / name, meshes=meshes, progress=False)
+        for name, meshes in (("m", squares(4)), ("mm", in_millimetres))
+    )
+    a, b = one.predict(square(9)), two.predict(square(9).replace(points=1000.0 * square(9).points))
+    np.testing.assert_allclose(a.mesh.point_fields["predicted_u"], b.mesh.point_fields["predicted_u"], rtol=1e-3)
+    np.testing.assert_allclose(1e6 * a.levels[0].point_fields["mass"], b.levels[0].point_fields["mass"], rtol=1e-3)
+
+
+def test_predictions_do_not_depend_on_the_truth_in_the_mesh(run):
+    mesh = square(100)
+    scrambled = mesh.with_point_fields(u=np.random.default_rng(0).normal(size=(81, 2)))
+    without = mesh.replace(point_fields={"wave": mesh.point_fields["wave"]}, cell_fields={})
+    fields = [run.predict(m).mesh.point_fields["predicted_u"] for m in (mesh, scrambled, without)]
+    assert np.array_equal(fields[0], fields[1]) and np.array_equal(fields[0], fields[2])
+
+
+def test_an_input_that_copies_a_target_is_refused(tmp_path):
+    leaky = [mesh.with_point_fields(copy=mesh.point_fields["u"][:, 1]) for mesh in squares(4)]
+    wanted = case().model_copy(update={"data": Data(inputs=["wave", "copy"], targets=["u"])})
+    with pytest.raises(ValueError, match=r"data\.inputs: expected no target, got 'copy', which equals 'u'"):
+        train(wanted, tmp_path, meshes=leaky)
+
+
+def test_evaluation_is_the_relative_l2_by_mass(run):
+    mesh = square(100)
+    evaluation = run.evaluate([mesh, square(101)])
+    truth, predicted = (run.predict(mesh).mesh.point_fields[name] for name in ("u", "predicted_u"))
+    mass = node_mass(mesh)[:, None]
+    expected = np.sqrt((mass * (predicted - truth) ** 2).sum() / (mass * truth**2).sum())
+    assert evaluation.rows[0].errors["u"] == pytest.approx(expected, rel=1e-5)
+    document = json.loads(evaluation.to_json())
+    assert document["mean"]["u"] == pytest.approx(np.mean([row.errors["u"] for row in evaluation.rows]))
+    assert document["worst"]["u"] == max(row.errors["u"] for row in evaluation.rows)
+    assert document["seconds"] > 0 and "square 100" in str(evaluation)
+
+
+def test_batches_predict_what_singles_predict(run):
+    meshes = [square(100), square(101, n=5), square(102)]
+    together = [p.mesh.point_fields["predicted_u"] for p in run.predict_many(meshes)]
+    for mesh, fields in zip(meshes, together, strict=True):
+        np.testing.assert_allclose(fields, run.predict(mesh).mesh.point_fields["predicted_u"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_is_loaded_from_its_folder(run, tmp_path):
+    again = Run.load(run.directory)
+    mesh = square(100)
+    fields = [r.predict(mesh).mesh.point_fields["predicted_u"] for r in (run, again)]
+    assert np.array_equal(*fields)
+    assert {path.name for path in run.directory.iterdir()} >= {"best.safetensors", "last.safetensors", "log.csv", "curves.png"}
+    with pytest.raises(ValueError, match="expected the folder of a trained run"):
+        Run.load(tmp_path)
+
+
+def test_meshes_without_an_input_or_target_are_named(run):
+    mesh = square(100)
+    with pytest.raises(ValueError, match=r"'wave'.*square 100"):
+        run.predict(mesh.replace(point_fields={}))
+    with pytest.raises(ValueError, match=r"'heat'.*square 100"):
+        run.evaluate([mesh.replace(cell_fields={})])
+    with pytest.raises(ValueError, match="at least one, got none"):
+        run.evaluate([])
+
+
+def test_files_and_meshes_train_alike(tmp_path):
+    for key, seeds in (("train", range(4)), ("validation", range(4, 6))):
+        (tmp_path / key).mkdir()
+        for seed in seeds:
+            write(square(seed), tmp_path / key / f"{seed}.vtu")
+    data = Data(inputs=["wave"], targets=["u"], train="train/*", validation="validation/*", folder=tmp_path)
+    from_files = train(case().model_copy(update={"data": data}), tmp_path / "files", progress=False)
+    meshes = {"train": squares(4), "validation": squares(6)[4:]}
+    wanted = case().model_copy(update={"data": Data(inputs=["wave"], targets=["u"])})
+    in_memory = train(wanted, tmp_path / "memory", meshes=meshes, progress=False)
+    for one, two in zip(from_files.model.parameters(), in_memory.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("precision", ["64", "bf16"])
+def test_other_precisions_train_and_predict(tmp_path, precision):
+    trained = train(case(precision=precision, epochs=1), tmp_path, meshes=squares(4), progress=False)
+    assert np.isfinite(trained.predict(square(9)).mesh.point_fields["predicted_u"]).all()
+    dtype = torch.float64 if precision == "64" else torch.float32
+    assert next(trained.model.parameters()).dtype == dtype
+
+
+def test_minutes_are_a_budget_too(tmp_path):
+    trained = train(case(minutes=0.03), tmp_path, meshes=squares(4), progress=False)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert 1.5 < float(rows[-1].split(",")[2]) < 20 and trained.evaluate([square(0)]).mean["u"] < 2
+
+
+def test_a_loss_that_explodes_is_told_and_the_last_save_kept(tmp_path):
+    with pytest.raises(ValueError, match=r"loss of 'u': expected a finite number, got nan .*training\.lr"):
+        train(case(lr=1e30, clip=1e30, epochs=10), tmp_path, meshes=squares(4), progress=False)
+
+
+def test_every_process_gets_its_share_of_each_batch():
+    whole = epoch_batches(7, 4, seed=3)
+    shares = [epoch_batches(7, 4, seed=3, rank=rank, world=2) for rank in (0, 1)]
+    assert [len(batch) for batch in shares[0]] == [len(batch) for batch in shares[1]] == [2, 2]
+    assert sorted(shares[0][0] + shares[1][0]) == sorted(whole[0])
+    assert epoch_batches(7, 4, seed=4) != whole
+    with pytest.raises(ValueError, match="multiple of 2 devices, got 3"):
+        epoch_batches(7, 3, seed=0, world=2)
