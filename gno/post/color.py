@@ -8,6 +8,9 @@ from jaxtyping import Float
 VALUE_COLORS = "viridis"
 SIGNED_COLORS = "RdBu_r"
 UNSIGNED_COLORS = "magma_r"
+INK = "#202020"
+PALE = "#5f5f5f"
+GHOST = "#9a9a9a"  # where a mesh was before it moved
 NO_VALUE_COLOR = "#b4b4b4"
 SHEET = "#e9edf1"  # a surface without values
 MARKER = "#4a7aa7"  # points without values

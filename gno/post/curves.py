@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from gno.post.color import INK, PALE
 from gno.post.picture import write_figure
-from gno.post.window import INK, PALE
 
 _COLORS = ("#2f6db3", "#d9722e", "#3a9a5b", "#b5477d", "#7b5fc0", "#8a6d3b", "#17a2b0", "#6b6b6b")
 _LOSS, _SCORE = "loss ", "validation "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +69,16 @@ def _unstructured(mesh: Mesh, points: Float[np.ndarray, "n_nodes 3"]) -> pv.Unst
 def _drawable(block: CellBlock) -> CellBlock:
     """The block itself where VTK has its cell type, else the linear cells between its corners."""
     linear = family(block.type)
-    if code_of(block.type) is not None or linear not in _CORNERS:
-        return block
-    return CellBlock(linear, block.nodes[:, : _CORNERS[linear]])
+    if code_of(block.type) is None and linear in _CORNERS:
+        block = CellBlock(linear, block.nodes[:, : _CORNERS[linear]])
+    if block.type == "wedge" and _wedges_face_outward():
+        return CellBlock("wedge", block.nodes[:, [0, 2, 1, 3, 5, 4]])
+    return block
+
+
+@functools.cache
+def _wedges_face_outward() -> bool:
+    """Whether VTK has wedges in the order of all solvers, as since 9.6 or so, and no longer in that of its files."""
+    from vtkmodules.vtkCommonDataModel import vtkWedge
+
+    return list(vtkWedge().GetParametricCoords())[3:5] == [1.0, 0.0]

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gno.mesh.files import atomic
+from gno.post.color import INK, PALE
+from gno.post.painter import painted
 from gno.post.scene import Panel, View
-from gno.post.window import INK, PALE, pixels
+from gno.post.window import has_opengl, pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +62,8 @@ def page(panels: Sequence[Panel], view: View) -> Figure:
     page_height = rows * cell + _MARGIN
     figure = Figure(figsize=(page_width / _DPI, page_height / _DPI), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    for i, (panel, image) in enumerate(zip(panels, pixels(panels, view, (width, height)), strict=True)):
+    draw = pixels if has_opengl() else painted
+    for i, (panel, image) in enumerate(zip(panels, draw(panels, view, (width, height)), strict=True)):
         left = _MARGIN + (i % columns) * (width + _GAP)
         bottom = page_height - _MARGIN // 2 - (i // columns) * cell - _HEAD - height
         figure.figimage(image, xo=left, yo=bottom, origin="upper")

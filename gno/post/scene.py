@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gno.mesh import Mesh
+from gno.mesh.geometry import domain_dim
 from gno.mesh.shapes import cell_dim
 from gno.post.color import MARKER, SHEET, VALUE_COLORS
 from gno.post.grid import points_3d, to_pyvista
@@ -81,6 +82,10 @@ class View:
     def toward_eye(self) -> Float[np.ndarray, " 3"]:
         return np.cross(self.right, self.up)
 
+    def half_height(self, aspect: float) -> float:
+        """Half the height, in units of length, of a picture of this aspect ratio with a narrow margin."""
+        return 1.03 * max(self.height, self.width / aspect) / 2
+
 
 def surface_panel(
     mesh: Mesh,
@@ -92,15 +97,14 @@ def surface_panel(
     **rest,
 ) -> Panel:
     """The surface of a mesh, or the points of a cloud, coloured by `values` and moved by `displacement`."""
+    flat = mesh.dim < 3
+    if domain_dim(mesh) == 0:
+        balls = _balls(mesh, values, displacement)
+        return Panel(balls, title, flat=flat, plain=MARKER, **rest)
     grid = to_pyvista(mesh.replace(point_fields={}, cell_fields={}, point_sets={}, cell_sets={}))
     if values is not None:
         data = grid.point_data if values.location == "node" else grid.cell_data
         data[VALUE] = values.values
-    flat = mesh.dim < 3
-    if not mesh.n_cells:
-        if displacement is not None:
-            grid.points = grid.points + displacement
-        return Panel(_balls(grid, radii(mesh), flat), title, flat=flat, plain=MARKER, **rest)
     grid = _drop_rims(grid, mesh)
     ghost = None
     if displacement is not None:
@@ -206,18 +210,33 @@ def _typical_distance(points: Float[np.ndarray, "n dim"]) -> float:
     return float(np.ptp(points, axis=0).max()) / 10 or 1.0
 
 
-def _balls(cloud: pv.PolyData, radius: Float[np.ndarray, " n_nodes"], flat: bool) -> pv.PolyData:
+def _balls(mesh: Mesh, values: Quantity | None, displacement: Float[np.ndarray, "n_nodes 3"] | None) -> pv.PolyData:
     """A disc or a ball around every point; coarser ones where there are many."""
     import pyvista as pv
 
-    steps = int(np.clip(40 * (1000 / cloud.n_points) ** 0.25, 6, 40))
-    cloud.point_data["radius"] = radius
-    shape = (
-        pv.Disc(inner=0, outer=1, c_res=steps)
-        if flat
-        else pv.Sphere(radius=1.0, theta_resolution=steps, phi_resolution=steps // 2)
-    )
+    cloud = pv.PolyData(points_3d(mesh) if displacement is None else points_3d(mesh) + displacement)
+    cloud.point_data["radius"] = radii(mesh)
+    if values is not None:
+        cloud.point_data[VALUE] = _on_nodes(mesh, values)
+    steps = int(np.clip(70 / mesh.n_nodes**0.2, 6, 48))
+    if mesh.dim < 3:
+        shape = pv.Disc(inner=0, outer=1, c_res=steps)
+    else:
+        shape = pv.Sphere(radius=1.0, theta_resolution=steps, phi_resolution=max(4, steps // 2))
     return cloud.glyph(orient=False, scale="radius", geom=shape)
+
+
+def _on_nodes(mesh: Mesh, values: Quantity) -> Float[np.ndarray, " n_nodes"]:
+    """Values of a cloud's nodes; those of vertex cells go to the nodes that they stand on."""
+    if values.location == "node":
+        return values.values
+    on_nodes = np.full(mesh.n_nodes, np.nan)
+    first = 0
+    for block in mesh.cells:
+        own = values.values[first : first + len(block)]
+        on_nodes[block.nodes] = own[:, None]
+        first += len(block)
+    return on_nodes
 
 
 def displaced(mesh: Mesh, field: str, factor: float) -> Float[np.ndarray, "n_nodes 3"]:

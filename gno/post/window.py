@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from gno.post.color import NO_VALUE_COLOR, SHEET
+from gno.post.color import GHOST, INK, NO_VALUE_COLOR, SHEET
 from gno.post.scene import SHARP, VALUE, Panel, View
 
-INK = "#202020"
-PALE = "#5f5f5f"
-_GHOST = "#9a9a9a"
+_OSMESA = ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so", "osmesa.dll")
 
 
 def has_display() -> bool:
@@ -42,6 +41,25 @@ def quiet() -> Iterator[None]:
             with Path(os.devnull).open("wb") as nowhere:
                 os.dup2(nowhere.fileno(), 2)
         yield
+
+
+def has_opengl() -> bool:
+    """Whether VTK can draw here; where it cannot and tries, it takes the whole process down."""
+    from vtkmodules.vtkRenderingCore import vtkRenderWindow
+    from vtkmodules.vtkRenderingOpenGL2 import vtkOpenGLRenderWindow  # noqa: F401  (makes the drivers known)
+
+    with quiet():
+        kind = type(vtkRenderWindow()).__name__
+    # OSMesa is what VTK falls back to in the end, whether it is installed or not.
+    return kind != "vtkOSOpenGLRenderWindow" or any(map(_loads, _OSMESA))
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def pixels(panels: Sequence[Panel], view: View, size: tuple[int, int]) -> list[UInt8[np.ndarray, "height width 3"]]:
@@ -117,7 +135,7 @@ def _draw(plotter: Any, panel: Panel, view: View, thickness: float) -> None:
     body.mapper.SetResolveCoincidentTopologyToPolygonOffset()
     body.mapper.SetRelativeCoincidentTopologyPolygonOffsetParameters(2.0, 4.0)
     for lines, width, ink, opacity in (
-        (_behind(panel.ghost, view), 0.8, _GHOST, 1.0),
+        (_behind(panel.ghost, view), 0.8, GHOST, 1.0),
         (panel.edges, 0.5, INK, 0.25),
         (panel.outline, 0.9, INK, 0.9),
     ):
@@ -134,12 +152,12 @@ def _behind(lines: Any, view: View) -> Any:
     return None if lines is None else lines.translate(-step * view.toward_eye, inplace=False)
 
 
-def _aim(plotter: Any, view: View, aspect: float, margin: float = 1.03) -> None:
+def _aim(plotter: Any, view: View, aspect: float, margin: float = 1.0) -> None:
     camera = plotter.camera
     camera.enable_parallel_projection()
     distance = 2 * (view.width + view.height + view.depth)
     camera.focal_point = view.center
     camera.position = view.center + distance * view.toward_eye
     camera.up = view.up
-    camera.parallel_scale = margin * max(view.height, view.width / aspect) / 2
+    camera.parallel_scale = margin * view.half_height(aspect)
     plotter.renderer.ResetCameraClippingRange()
