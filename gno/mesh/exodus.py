@@ -128,6 +128,8 @@ def _blocks(data: Any, path: Path) -> tuple[list[CellBlock], list[int]]:
     blocks, used = [], []
     for k in range(1, _size(data, "num_el_blk") + 1):
         if f"connect{k}" not in data.variables:
+            if _size(data, f"num_el_in_blk{k}"):
+                raise MeshError(f"{path}: block {k}: expected nodes of its elements, got none (damaged?)")
             continue
         variable = data.variables[f"connect{k}"]
         if variable.ndim != 2:
@@ -136,6 +138,9 @@ def _blocks(data: Any, path: Path) -> tuple[list[CellBlock], list[int]]:
         cell_type = _cell_type(str(variable.elem_type), nodes.shape[1], path)
         blocks.append(CellBlock(cell_type, nodes[:, _TO_VTK.get(cell_type, slice(None))]))
         used.append(k)
+    if sum(map(len, blocks)) != _size(data, "num_elem"):
+        found = sum(map(len, blocks))
+        raise MeshError(f"{path}: expected {_size(data, 'num_elem')} elements, got {found} (damaged?)")
     return blocks, used
 
 

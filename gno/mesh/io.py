@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from gno.mesh import exodus, frd, meshioreader, pvd, vtkreaders, xdmf
 from gno.mesh.mesh import Mesh, MeshError
 from gno.mesh.meshioreader import read_with_meshio
-from gno.mesh.text import read_mfem, read_su2
+from gno.mesh.text import read_mfem, read_su2, read_ucd
+from gno.mesh.vtklegacy import read_vtk_legacy
 from gno.mesh.vtkreaders import read_with_vtk
 from gno.mesh.vtu import read_vtk_xml
 
@@ -24,7 +25,11 @@ _STEPPED: dict[str, Stepped] = {
 }
 """Times of and reader for formats that can hold several time steps."""
 
-READABLE = tuple(sorted({*_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS, ".pvd", ".su2", ".vtp", ".vtu"}))
+READABLE = tuple(
+    sorted(
+        {*_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS, ".avs", ".pvd", ".su2", ".ucd", ".vtk", ".vtp", ".vtu"}
+    )
+)
 """Extensions that ``read`` knows."""
 
 
@@ -95,6 +100,8 @@ def _single_reader(path: Path) -> Callable[[Path], Mesh]:
     suffix = path.suffix.lower()
     if suffix in (".vtu", ".vtp"):
         return read_vtk_xml
+    if suffix == ".vtk":
+        return read_vtk_legacy
     if suffix in vtkreaders.SUFFIXES:
         return read_with_vtk
     if suffix == ".su2":
@@ -106,8 +113,8 @@ def _single_reader(path: Path) -> Callable[[Path], Mesh]:
     file_format = meshioreader.FORMATS.get(suffix)
     if file_format is None:
         raise MeshError(f"{path}: expected one of {', '.join(READABLE)}, got '{suffix}'")
-    if suffix == ".inp" and not head.lstrip().startswith(b"*"):
-        return read_with_vtk
+    if suffix in (".avs", ".ucd") or (suffix == ".inp" and not head.lstrip().startswith(b"*")):
+        return read_ucd
     if suffix == ".msh" and b"$" not in head:
         file_format = "ansys"
     return lambda where: read_with_meshio(where, file_format)

@@ -1,4 +1,4 @@
-"""Solver formats in plain text, small enough to read here: SU2, CalculiX .frd, MFEM."""
+"""Solver formats in plain text, small enough to read here: SU2, MFEM, AVS UCD."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ _MFEM = {
     "6": ("wedge", 6),
     "7": ("pyramid", 5),
 }
+_UCD: dict[str, tuple[str, list[int]]] = {
+    "pt": ("vertex", [0]),
+    "line": ("line", [0, 1]),
+    "tri": ("triangle", [0, 1, 2]),
+    "quad": ("quad", [0, 1, 2, 3]),
+    "tet": ("tetra", [0, 1, 3, 2]),
+    "pyr": ("pyramid", [1, 2, 3, 4, 0]),
+    "prism": ("wedge", [3, 4, 5, 0, 1, 2]),
+    "hex": ("hexahedron", [4, 5, 6, 7, 0, 1, 2, 3]),
+}
+"""Cell types of AVS and where their nodes are in its order: apex first, top before bottom."""
 _LINEAR_SPACES = ("Linear", "H1_1D_P1", "H1_2D_P1", "H1_3D_P1")
 
 
@@ -137,6 +148,41 @@ def read_mfem(path: Path) -> Mesh:
     blocks = _runs([_typed_cell(row[1:], _MFEM, lines) for row in rows])
     attribute = np.array([_integer(row[0], lines) for row in rows])
     return _with_tag_sets(points, blocks, {"attribute": attribute}, len(elements), path)
+
+
+def read_ucd(path: Path) -> Mesh:
+    """Read an AVS UCD file in text; materials become a cell field."""
+    lines = _Lines(path, "#")
+    head = lines.take(1, "header")[0]
+    if len(head) != 5:
+        raise lines.fail(f"expected five counts, got '{' '.join(head)[:60]}'")
+    n_nodes, n_cells, n_point_values, n_cell_values, _ = (_integer(word, lines) for word in head)
+    nodes = _table(lines.take(n_nodes, "nodes"), 4, lines)
+    number = {int(node): index for index, node in enumerate(nodes[:, 0].tolist())}
+    cells = []
+    material = []
+    for row in lines.take(n_cells, "cells"):
+        name, order = _UCD.get(row[2] if len(row) > 2 else "", ("", []))
+        if len(row) != 3 + len(order) or not name:
+            raise lines.fail(f"expected a cell of AVS, got '{' '.join(row)[:60]}'")
+        corners = [number.get(_integer(word, lines), -1) for word in row[3:]]
+        if min(corners) < 0:
+            raise lines.fail(f"expected nodes of the file, got '{' '.join(row[3:])}'")
+        cells.append((name, [corners[k] for k in order]))
+        material.append(_integer(row[1], lines))
+    point_fields = _ucd_values(lines, n_nodes, "nodes") if n_point_values else {}
+    cell_fields = _ucd_values(lines, n_cells, "cells") if n_cell_values else {}
+    cell_fields["Material Id"] = np.array(material, dtype=np.int64)
+    return Mesh(nodes[:, 1:], tuple(_runs(cells)), point_fields, cell_fields, source=str(path))
+
+
+def _ucd_values(lines: _Lines, size: int, what: str) -> dict[str, np.ndarray]:
+    """Fields behind a line with the components of each and a line with the name of each."""
+    widths = [_integer(word, lines) for word in lines.take(1, f"fields of {what}")[0][1:]]
+    names = [" ".join(row).split(",")[0].strip() for row in lines.take(len(widths), f"field names of {what}")]
+    table = _table(lines.take(size, f"values of {what}"), 1 + sum(widths), lines)[:, 1:]
+    columns = np.split(table, np.cumsum(widths)[:-1], axis=1)
+    return {n: c[:, 0] if c.shape[1] == 1 else c for n, c in zip(names, columns, strict=True)}
 
 
 def _with_tag_sets(

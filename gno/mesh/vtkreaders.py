@@ -1,11 +1,16 @@
-"""Formats that VTK's own readers know best: legacy .vtk, CGNS, and VTK's structured and parallel XML files.
+"""Formats that only VTK reads: CGNS, and VTK's structured, parallel and multi-block XML files.
 
-VTK reports errors to the console and returns what it has. Here its errors are collected and raised.
+VTK and the libraries below it may end the process on a damaged file. They run in a process of their own, which hands
+the mesh over as a .vtu file.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,52 +21,57 @@ from gno.mesh.mesh import CellBlock, Mesh, MeshError
 from gno.mesh.plain import NOTE, TIME, Plain, from_plain
 from gno.mesh.sets import boundary_nodes
 from gno.mesh.vtkcells import blocks_from_vtk
+from gno.mesh.vtu import read_vtk_xml, write_vtu
 
-_XML = {
-    ".vti": "vtkXMLImageDataReader",
-    ".vtr": "vtkXMLRectilinearGridReader",
-    ".vts": "vtkXMLStructuredGridReader",
-    ".pvtu": "vtkXMLPUnstructuredGridReader",
-    ".vtm": "vtkXMLMultiBlockDataReader",
-    ".vtu": "vtkXMLUnstructuredGridReader",
-}
-_OWN = {
-    ".vtk": ("vtkIOLegacy", "vtkGenericDataObjectReader"),
+_READERS = {
     ".cgns": ("vtkIOCGNSReader", "vtkCGNSReader"),
-    ".avs": ("vtkIOGeometry", "vtkAVSucdReader"),
-    ".ucd": ("vtkIOGeometry", "vtkAVSucdReader"),
-    ".inp": ("vtkIOGeometry", "vtkAVSucdReader"),
-    **{suffix: ("vtkIOXML", name) for suffix, name in _XML.items()},
+    ".vti": ("vtkIOXML", "vtkXMLImageDataReader"),
+    ".vtr": ("vtkIOXML", "vtkXMLRectilinearGridReader"),
+    ".vts": ("vtkIOXML", "vtkXMLStructuredGridReader"),
+    ".pvtu": ("vtkIOXML", "vtkXMLPUnstructuredGridReader"),
+    ".vtm": ("vtkIOXML", "vtkXMLMultiBlockDataReader"),
 }
-"""Module and class of VTK's reader; ``.inp`` is AVS here, Abaqus's files of this extension go elsewhere."""
-SUFFIXES = tuple(suffix for suffix in _OWN if suffix != ".inp")
+"""Module and class of VTK's reader."""
+SUFFIXES = tuple(_READERS)
+
+_SECONDS = 60
+_BYTES_PER_SECOND = 1_000_000
+_REFUSED = 3
 
 
 def read_with_vtk(path: Path) -> Mesh:
-    """Read a file with VTK.
+    """Read a file with VTK, in a process of its own.
 
     Raises:
-        MeshError: VTK reported an error, or found no points.
+        MeshError: VTK reported an error, found no points, died or took longer than a minute and a second per MB.
     """
-    reader = _reader(path)
+    limit = _SECONDS + path.stat().st_size / _BYTES_PER_SECOND
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "mesh.vtu"
+        command = [sys.executable, "-m", __name__, str(path.absolute()), str(result)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part or "." for part in sys.path)}
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=limit, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise MeshError(f"{path}: expected VTK to read it within {limit:.0f} s, got no answer") from error
+        if done.returncode == _REFUSED:
+            raise MeshError(result.read_text(encoding="utf-8"))
+        if done.returncode or not result.is_file():
+            raise MeshError(f"{path}: damaged or cut off: VTK ended with status {done.returncode}")
+        return read_vtk_xml(result).replace(source=str(path))
+
+
+def _read_here(path: Path) -> Mesh:
+    module, name = _READERS[path.suffix.lower()]
+    reader = getattr(importlib.import_module(f"vtkmodules.{module}"), name)()
+    reader.SetFileName(str(path))
     data = _run(reader, path)
     if path.suffix.lower() == ".cgns":
         return _from_zones(data, path)
     leaves = [leaf for _, leaf in _leaves(data) if leaf.GetNumberOfPoints()]
     if not leaves:
-        raise MeshError(f"{path}: expected a mesh, got no points ({_summary(data)})")
+        raise MeshError(f"{path}: expected a mesh, got no points (file cut off?)")
     return _to_mesh(_as_grid(leaves), path)
-
-
-def _reader(path: Path) -> Any:
-    module, name = _OWN[path.suffix.lower()]
-    reader = getattr(importlib.import_module(f"vtkmodules.{module}"), name)()
-    if name == "vtkGenericDataObjectReader":
-        # Without these only the first array of each kind is read.
-        for kind in ("Scalars", "Vectors", "Normals", "Tensors", "ColorScalars", "TCoords", "Fields"):
-            getattr(reader, f"ReadAll{kind}On")()
-    reader.SetFileName(str(path))
-    return reader
 
 
 def _run(reader: Any, path: Path) -> Any:
@@ -88,12 +98,8 @@ def _run(reader: Any, path: Path) -> Any:
     finally:
         vtkObject.SetGlobalWarningDisplay(loud)
     if errors or data is None:
-        raise MeshError(f"{path}: {errors[0] if errors else 'no data of any kind that VTK knows'}")
+        raise MeshError(f"{path}: {errors[0] if errors else 'no data that VTK knows'}")
     return data
-
-
-def _summary(data: Any) -> str:
-    return data.GetClassName().removeprefix("vtk")
 
 
 def _leaves(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -261,3 +267,16 @@ def _zone_fields(zones: list[tuple[Any, int, int]], n_cells: int, *, cells: bool
             values[start : start + len(fields[name])] = fields[name]
         result[name] = values
     return result
+
+
+def _main(path: str, result: str) -> int:
+    try:
+        write_vtu(_read_here(Path(path)), Path(result))
+    except MeshError as error:
+        Path(result).write_text(str(error), encoding="utf-8")
+        return _REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(_main(*sys.argv[1:]))
