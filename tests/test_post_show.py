@@ -336,6 +336,8 @@ def test_window_has_linked_cameras():
     plotter = interactive_plotter(panels, view_of(panels), off_screen=True)
     try:
         assert len({id(renderer.camera) for renderer in plotter.renderers}) == 1
+        ranges = [bar.GetLookupTable().GetTableRange() for bar in plotter.scalar_bars.values()]
+        assert ranges == [panel.limits for panel in panels]
         assert np.ptp(plotter.screenshot(return_img=True)) > 100
     finally:
         plotter.close()

@@ -218,11 +218,12 @@ def _balls(mesh: Mesh, values: Quantity | None, displacement: Float[np.ndarray, 
     cloud.point_data["radius"] = radii(mesh)
     if values is not None:
         cloud.point_data[VALUE] = _on_nodes(mesh, values)
-    steps = int(np.clip(70 / mesh.n_nodes**0.2, 6, 48))
+    # From 50 000 on a ball is a few pixels wide: a hexagon or an octahedron will do.
+    steps = int(np.clip(70 / mesh.n_nodes**0.2, 6, 48)) if mesh.n_nodes < 50_000 else 4
     if mesh.dim < 3:
-        shape = pv.Disc(inner=0, outer=1, c_res=steps)
+        shape = pv.Disc(inner=0, outer=1, c_res=steps + 2)
     else:
-        shape = pv.Sphere(radius=1.0, theta_resolution=steps, phi_resolution=max(4, steps // 2))
+        shape = pv.Sphere(radius=1.0, theta_resolution=steps, phi_resolution=max(3, steps // 2))
     return cloud.glyph(orient=False, scale="radius", geom=shape)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from gno.post.color import GHOST, INK, NO_VALUE_COLOR, SHEET
 from gno.post.scene import SHARP, VALUE, Panel, View
 
+_THICK = 4.0  # of lines in pictures: twice the density, drawn twice as large and scaled down
 _OSMESA = ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so", "osmesa.dll")
 
 
@@ -68,10 +69,10 @@ def pixels(panels: Sequence[Panel], view: View, size: tuple[int, int]) -> list[U
     with quiet():
         plotter = _plotter(off_screen=True, window_size=list(size))
         try:
-            plotter.enable_anti_aliasing("msaa", multi_samples=8)
+            plotter.enable_anti_aliasing("ssaa")
             for panel in panels:
                 plotter.clear_actors()
-                _draw(plotter, panel, view, thickness=2.0)
+                _draw(plotter, panel, view, thickness=_THICK)
                 _aim(plotter, view, size[0] / size[1])
                 plotter.render()
                 images.append(np.array(plotter.screenshot(return_img=True))[:, :, :3])
@@ -94,12 +95,14 @@ def interactive_plotter(panels: Sequence[Panel], view: View, *, off_screen: bool
     for i, panel in enumerate(panels):
         plotter.subplot(0, i)
         plotter.set_background("white")
-        _draw(plotter, panel, view, thickness=1.0)
+        body = _draw(plotter, panel, view, thickness=1.0)
         _aim(plotter, view, size[0] / len(panels) / size[1], margin=1.35)
-        plotter.add_text(f"{panel.title}\n{panel.note}", font_size=9, color=INK)
+        plotter.add_text(f"{panel.title}\n{panel.note}", position=(0.03, 0.92), viewport=True, font_size=9, color=INK)
         if panel.colored:
             # PyVista tells bars apart by their titles; the panel's own title says it all.
-            plotter.add_scalar_bar(title=" " * (i + 1), width=0.6, height=0.06, position_x=0.2, position_y=0.02, **bar)
+            plotter.add_scalar_bar(
+                title=" " * (i + 1), mapper=body.mapper, width=0.6, height=0.06, position_x=0.2, position_y=0.02, **bar
+            )
     if not all(panel.flat for panel in panels):
         plotter.subplot(0, 0)
         plotter.add_axes()
@@ -120,7 +123,8 @@ def _plotter(**options: Any) -> Any:
     return plotter
 
 
-def _draw(plotter: Any, panel: Panel, view: View, thickness: float) -> None:
+def _draw(plotter: Any, panel: Panel, view: View, thickness: float) -> Any:
+    """Add the panel to the current renderer; the body's actor comes back."""
     still = {"reset_camera": False, "render": False}
     look: dict[str, Any] = {"lighting": not panel.flat, "show_scalar_bar": False, **still}
     if panel.colored:
@@ -144,6 +148,7 @@ def _draw(plotter: Any, panel: Panel, view: View, thickness: float) -> None:
     if panel.stage is not None:
         glass = {"color": SHEET, "opacity": 1.0 if panel.flat else 0.12, "lighting": not panel.flat}
         plotter.add_mesh(_behind(panel.stage, view) if panel.flat else panel.stage, **glass, **still)
+    return body
 
 
 def _behind(lines: Any, view: View) -> Any:
