@@ -25,10 +25,10 @@ def diffusion_smooth(seed: int, spacing: float = SPACING) -> Mesh:
     outside, holes = _random_region(rng)
     logarithm = random_smooth_field(rng, correlation=0.2)
     conductivity = lambda x: np.exp(0.6 * logarithm(x))  # noqa: E731
-    mesh = _region_mesh(outside, holes, spacing)
+    mesh = region_mesh(outside, holes, spacing)
     basis = skfem.Basis(skfem_mesh(mesh), skfem.ElementTriP2(), intorder=4)
     x = np.asarray(basis.global_coordinates())
-    u, seconds = _solve_diffusion(basis, conductivity(x.reshape(2, -1).T).reshape(x.shape[1:]))
+    u, seconds = solve_diffusion(basis, conductivity(x.reshape(2, -1).T).reshape(x.shape[1:]))
     fields = {"conductivity": conductivity(mesh.points), "u": u}
     return mesh.replace(
         point_fields=fields, global_fields={"solver_seconds": seconds}, source=f"diffusion_smooth {seed}"
@@ -44,10 +44,10 @@ def diffusion_grains(seed: int, spacing: float = SPACING) -> Mesh:
     outside, holes = _random_region(rng)
     centers = _points_inside(rng, outside, int(rng.integers(20, 41)))
     hard = rng.permutation(np.arange(len(centers)) % 2 == 0)
-    mesh = _region_mesh(outside, holes, spacing)
+    mesh = region_mesh(outside, holes, spacing)
     grain = cKDTree(centers).query(mesh.points[mesh.cells[0].nodes].mean(1))[1]
     conductivity = np.where(hard[grain], 40.0, 1.0)
-    u, seconds = _solve_diffusion(skfem.Basis(skfem_mesh(mesh), skfem.ElementTriP2()), conductivity[:, None])
+    u, seconds = solve_diffusion(skfem.Basis(skfem_mesh(mesh), skfem.ElementTriP2()), conductivity[:, None])
     return mesh.replace(
         point_fields={"u": u},
         cell_fields={"conductivity": conductivity},
@@ -80,7 +80,7 @@ def _points_inside(rng: np.random.Generator, star: Star, n: int) -> np.ndarray:
     return found[:n]
 
 
-def _region_mesh(outside: Star, holes: tuple[Star, ...], spacing: float) -> Mesh:
+def region_mesh(outside: Star, holes: tuple[Star, ...], spacing: float) -> Mesh:
     outline = outside.polygon(spacing, sharpest=1)
     edges = [hole.polygon(0.7 * spacing, sharpest=1.5) for hole in holes]
     points, triangles = triangulate(outline, edges)
@@ -99,7 +99,7 @@ def _unit_source(v, _):
     return 1.0 * v
 
 
-def _solve_diffusion(basis: skfem.Basis, conductivity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def solve_diffusion(basis: skfem.Basis, conductivity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Nodal values of quadratic elements, and seconds, for coefficients at quadrature points or one per cell."""
     start = time.perf_counter()
     a = np.broadcast_to(conductivity, basis.dx.shape)

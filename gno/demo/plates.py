@@ -184,7 +184,7 @@ def solve_plane_stress(
     basis, stiffness, load = assemble_plane_stress(mesh, modulus, traction)
     clamped = basis.get_dofs(_facets_within(basis.mesh, mesh.point_sets["left"])).all()
     u = solve_with_values(stiffness, load, clamped, np.zeros(len(clamped)))
-    return u[basis.nodal_dofs].T, _nodal_stress(basis, modulus, u)
+    return u[basis.nodal_dofs].T, nodal_stress(basis, modulus, u)
 
 
 def assemble_plane_stress(
@@ -220,7 +220,7 @@ def _at_quadrature(basis: skfem.Basis, field: Field) -> np.ndarray:
     return field(x.reshape(2, -1).T).reshape(x.shape[1:])
 
 
-def _nodal_stress(basis: skfem.Basis, modulus: Field, u: np.ndarray) -> np.ndarray:
+def nodal_stress(basis: skfem.Basis, modulus: Field, u: np.ndarray) -> np.ndarray:
     corners = skfem.Basis(
         basis.mesh, basis.elem, quadrature=(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), np.full(3, 1 / 6))
     )
