@@ -72,9 +72,7 @@ class Hierarchy:
     def __str__(self) -> str:
         lines = ["level     nodes      edges      links   spacing"]
         for r in self.rows():
-            lines.append(
-                f"{r['level']:5d} {r['nodes']:9,d} {r['edges']:10,d} {r['links']:10,d} {r['spacing']:9.4g}"
-            )
+            lines.append(f"{r['level']:5d} {r['nodes']:9,d} {r['edges']:10,d} {r['links']:10,d} {r['spacing']:9.4g}")
         return "\n".join([*lines, f"complexity {self.complexity:.3f}"])
 
 
@@ -156,9 +154,7 @@ def _voxels(points: np.ndarray, spacing: float) -> np.ndarray:
     return np.ravel_multi_index(tuple(cell.T), tuple(shape))
 
 
-def _number_by_place(
-    owner: np.ndarray, voxel: np.ndarray, points: np.ndarray, mass: np.ndarray
-) -> np.ndarray:
+def _number_by_place(owner: np.ndarray, voxel: np.ndarray, points: np.ndarray, mass: np.ndarray) -> np.ndarray:
     """Number clusters by voxel and then by place, so that the numbering does not depend on the order of nodes."""
     centre, _ = centroids(points, np.ones_like(mass), owner)
     first = np.full(len(centre), 0, dtype=np.int64)
@@ -215,10 +211,13 @@ def _near(neighbours: sparse.csr_matrix, anchor: np.ndarray, spacing: float) -> 
 
     Two steps along the mesh, never through empty space: the two banks of a slit stay strangers.
     """
-    pattern = neighbours.astype(np.int32)
-    two = (pattern @ pattern + pattern).tocoo()
+    if not neighbours.nnz:
+        return neighbours
+    pattern = neighbours.astype(np.int64)
+    marked = 1 << 40  # more than there are paths of two steps
+    two = (pattern @ pattern + marked * pattern).tocoo()
     distance = np.linalg.norm(anchor[two.row] - anchor[two.col], axis=1)
-    touch = np.asarray(pattern[two.row, two.col]).ravel() > 0
+    touch = two.data >= marked
     keep = (two.row != two.col) & (touch | (distance <= REACH * spacing))
     near = sparse.csr_matrix((np.ones(keep.sum(), np.int8), (two.row[keep], two.col[keep])), two.shape)
     near.sort_indices()

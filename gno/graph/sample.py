@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
@@ -41,9 +41,7 @@ class FieldSpec:
         """
         store = _store(mesh, self.location)
         if self.name not in store:
-            raise ValueError(
-                f"{self.location} field '{self.name}': expected, got only {sorted(store)} ({mesh.source})"
-            )
+            raise ValueError(f"{self.location} field '{self.name}': expected, got only {sorted(store)} ({mesh.source})")
         value = np.asarray(store[self.name])
         if self.location.endswith("set"):
             return _indicator(mesh, self.location, value)
@@ -88,9 +86,7 @@ def find_field(mesh: Mesh, name: str) -> FieldSpec:
                 return FieldSpec(name, location, 1)
             value = np.asarray(store[name])
             if value.dtype.kind not in "fiub":
-                raise ValueError(
-                    f"{location} field '{name}': expected numbers, got {value.dtype} ({mesh.source})"
-                )
+                raise ValueError(f"{location} field '{name}': expected numbers, got {value.dtype} ({mesh.source})")
             n = value.size if location == "global" else int(np.prod(value.shape[1:]))
             return FieldSpec(name, location, n)
     have = {loc: sorted(_store(mesh, loc)) for loc in locations if _store(mesh, loc)}
@@ -152,8 +148,6 @@ class SampleSpec:
         both = sorted(set(inputs) & set(targets))
         if both:
             raise ValueError(f"field '{both[0]}': expected to be input or target, got both")
-        if not targets:
-            raise ValueError("targets: expected at least one field, got none")
         dim = meshes[0].dim
         other = next((m for m in meshes if m.dim != dim), None)
         if other is not None:
@@ -204,9 +198,7 @@ def _spacings(meshes, unit, n_levels, first_step, next_step) -> tuple[float, ...
     lengths = []
     for mesh in meshes[:20]:
         edges, points = edges_of(mesh), in_units(mesh, unit)
-        lengths.append(
-            np.median(np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)) if edges.size else 1.0
-        )
+        lengths.append(np.median(np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)) if edges.size else 1.0)
     first = first_step * float(np.median(lengths))
     if n_levels is None:
         across = 2.0 / first  # anchors of level 1 along the longest side
@@ -225,6 +217,7 @@ class MeshData(Data):
     Attributes:
         x: inputs, (n_0, n_inputs). y: targets, (n_0, n_targets), if known.
         geometry: (n_0, n_geometry). mass_0: node masses, (n_0,), summing to one.
+        slope: weights of the gradient on the edges of level 0, (n_edges, dim).
         pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, and edge_perm_s its transpose.
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
     """
@@ -283,7 +276,28 @@ def build_sample(mesh: Mesh, spec: SampleSpec, dtype: torch.dtype = torch.float3
             data[f"link_{s}"] = torch.as_tensor(level.link)
             data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)
             data[f"link_perm_{s}"] = torch.argsort(data[f"link_{s}"].flatten(), stable=True)
+    slope = gradient_weights(points, hierarchy.levels[0].edges)
+    data.slope = torch.as_tensor(slope, dtype=dtype)
     return data
+
+
+def gradient_weights(
+    points: Float[np.ndarray, "n dim"], edges: Int[np.ndarray, "2 n_edges"]
+) -> Float[np.ndarray, "n_edges dim"]:
+    """Least-squares gradient: ``∇v_i ≈ Σ_j g_ij (v_j − v_i)``, exact for linear fields where the neighbours span the space.
+
+    Each neighbour counts with 1/|x_ij|². Where neighbours leave a direction open its slope is zero.
+    """
+    offset = points[edges[0]] - points[edges[1]]
+    n, dim = points.shape
+    weight = 1 / np.maximum((offset**2).sum(1), 1e-300)
+    matrix = np.empty((n, dim, dim))
+    for k in range(dim):
+        for m in range(dim):
+            matrix[:, k, m] = np.bincount(edges[1], weight * offset[:, k] * offset[:, m], n)
+    # The matrix is a sum of unit outer products: its trace is the number of neighbours, whatever the unit of length.
+    inverse = np.linalg.pinv(matrix, rcond=1e-6, hermitian=True)
+    return np.einsum("ekm,em->ek", inverse[edges[1]], weight[:, None] * offset)
 
 
 def _stack(columns: list[np.ndarray], mesh: Mesh, dtype: torch.dtype) -> Tensor:
@@ -292,9 +306,7 @@ def _stack(columns: list[np.ndarray], mesh: Mesh, dtype: torch.dtype) -> Tensor:
     values = np.concatenate(columns, axis=1)
     bad = np.flatnonzero(~np.isfinite(values).all(1))
     if len(bad):
-        raise ValueError(
-            f"fields: expected finite values, got {values[bad[0]]} at node {bad[0]} ({mesh.source})"
-        )
+        raise ValueError(f"fields: expected finite values, got {values[bad[0]]} at node {bad[0]} ({mesh.source})")
     return torch.as_tensor(values, dtype=dtype)
 
 
@@ -320,6 +332,4 @@ def link_edges(batch: Batch, s: int) -> Edges:
     link = batch[f"link_{s}"]
     n, k = link.shape
     receiver = torch.arange(n, device=link.device).repeat_interleave(k)
-    return Edges.from_perm(
-        link.flatten(), receiver, batch[f"link_perm_{s}"], batch[f"pos_{s + 1}"].shape[0], n
-    )
+    return Edges.from_perm(link.flatten(), receiver, batch[f"link_perm_{s}"], batch[f"pos_{s + 1}"].shape[0], n)

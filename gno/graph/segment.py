@@ -100,6 +100,11 @@ def gather_sum_t(
     return _GatherSum.apply(values, weights, edges, True)
 
 
+def spread(values: Float[Tensor, "n_senders c"], edges: Edges) -> Float[Tensor, "n_edges c"]:
+    """The sender's value on each edge; its gradient is a sum in a fixed order."""
+    return _Spread.apply(values, edges)
+
+
 def bag(values: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
     """``y_r = Σ_{e in ptr[r]:ptr[r+1]} w_e values[index_e]``, without a gradient.
 
@@ -119,9 +124,7 @@ def sum_received(values: Tensor, weights: Tensor | None, edges: Edges) -> Tensor
 
 def sum_sent(values: Tensor, weights: Tensor | None, edges: Edges) -> Tensor:
     """Sum of edge values at their senders, without a gradient."""
-    return bag(
-        values, edges.perm, edges.ptr_t, None if weights is None else weights.index_select(0, edges.perm)
-    )
+    return bag(values, edges.perm, edges.ptr_t, None if weights is None else weights.index_select(0, edges.perm))
 
 
 class _SegmentSum(torch.autograd.Function):
@@ -134,6 +137,17 @@ class _SegmentSum(torch.autograd.Function):
     def backward(ctx, grad):
         (ptr,) = ctx.saved_tensors
         return grad.repeat_interleave(ptr.diff(), dim=0), None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, edges):
+        ctx.edges = edges
+        return values.index_select(0, edges.sender)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return sum_sent(grad, None, ctx.edges), None
 
 
 def _gather_sum(values: Tensor, weights: Tensor, edges: Edges, transposed: bool) -> Tensor:
@@ -160,7 +174,5 @@ class _GatherSum(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             out, into = (edges.sender, edges.receiver) if ctx.transposed else (edges.receiver, edges.sender)
             product = grad.index_select(0, out) * values.index_select(0, into)
-            grad_weights = product.sum(1, dtype=torch.promote_types(product.dtype, torch.float32)).to(
-                weights.dtype
-            )
+            grad_weights = product.sum(1, dtype=torch.promote_types(product.dtype, torch.float32)).to(weights.dtype)
         return grad_values, grad_weights, None, None

@@ -38,19 +38,13 @@ class Tokens:
         )
         start = count.cumsum(0) - count
         by_mesh = batch.index_select(0, order)
-        place_sorted = (
-            by_mesh * longest + torch.arange(n, device=batch.device) - start.index_select(0, by_mesh)
-        )
+        place_sorted = by_mesh * longest + torch.arange(n, device=batch.device) - start.index_select(0, by_mesh)
         place = torch.empty_like(place_sorted).index_copy_(0, order, place_sorted)
         table = torch.zeros(n_meshes * longest, dtype=torch.long, device=batch.device)
         table.index_copy_(0, place, torch.arange(n, device=batch.device))
-        filled = torch.zeros(n_meshes * longest, dtype=torch.bool, device=batch.device).index_fill_(
-            0, place, True
-        )
+        filled = torch.zeros(n_meshes * longest, dtype=torch.bool, device=batch.device).index_fill_(0, place, True)
         log_mass = mass.clamp_min(1e-30).log().clamp_min(PADDING)
-        return Tokens(
-            position, log_mass, scale, place, table.view(n_meshes, longest), filled.view(n_meshes, longest)
-        )
+        return Tokens(position, log_mass, scale, place, table.view(n_meshes, longest), filled.view(n_meshes, longest))
 
     def pad(self, values: Float[Tensor, "n c"]) -> Float[Tensor, "meshes longest c"]:
         return values.index_select(0, self.table.flatten()).view(*self.table.shape, -1)
@@ -98,9 +92,7 @@ class CrossScaleAttention(nn.Module):
         parts = [((c @ k.transpose(2, 3)).softmax(3) @ scale[:, None]).mean(1) for c in q.split(chunk, dim=2)]
         return at.unpad(torch.cat(parts, dim=1))
 
-    def _heads(
-        self, values: Float[Tensor, "n heads c"], tokens: Tokens
-    ) -> Float[Tensor, "meshes heads longest c"]:
+    def _heads(self, values: Float[Tensor, "n heads c"], tokens: Tokens) -> Float[Tensor, "meshes heads longest c"]:
         return tokens.pad(values.flatten(1)).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
 
     def _padded_keys(self, values: Tensor, over: Tokens) -> Float[Tensor, "meshes heads longest c"]:
@@ -114,16 +106,11 @@ class CrossScaleAttention(nn.Module):
         content = self.query(values).view(-1, self.n_heads, self.content) * self.content**-0.5
         place = (2 * self.log_gamma.exp())[:, None] * at.position[:, None]
         scale = nn.functional.one_hot(at.scale, self.n_scales).to(values.dtype)
-        return torch.cat(
-            [content, place.to(values.dtype), scale[:, None].expand(-1, self.n_heads, -1)], dim=2
-        )
+        return torch.cat([content, place.to(values.dtype), scale[:, None].expand(-1, self.n_heads, -1)], dim=2)
 
     def _keys(self, values: Tensor, over: Tokens) -> Float[Tensor, "n heads c"]:
         content = self.key(values).view(-1, self.n_heads, self.content)
         place = over.position[:, None].expand(-1, self.n_heads, -1).to(values.dtype)
         far = self.log_gamma.exp() * over.position.square().sum(1, keepdim=True)
-        bias = (
-            self.scale_bias.permute(2, 0, 1).index_select(0, over.scale)
-            + (over.log_mass[:, None] - far)[..., None]
-        )
+        bias = self.scale_bias.permute(2, 0, 1).index_select(0, over.scale) + (over.log_mass[:, None] - far)[..., None]
         return torch.cat([content, place, bias.to(values.dtype)], dim=2)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gno.graph.segment import Edges, gather_sum, gather_sum_t
+from gno.graph.segment import Edges, gather_sum, gather_sum_t, spread
 
 # Share of the geometric weights that learning cannot take away: every anchor keeps a mass.
 FLOOR = 0.05
@@ -60,14 +59,14 @@ def _positive(mass: Tensor) -> Tensor:
 class LearnedPooling(nn.Module):
     """``P_ia = (1−ε) softmax_a(ℓ_ia + log b_ia) + ε softmax_a(log b_ia)`` over the candidate anchors a of node i.
 
-    ``ℓ_ia = MLP(A v_i + C e_ia) − ‖Q v_i − K v̄_a‖²``: geometry proposes, and likeness of node and anchor (v̄ is what the
-    anchor sees under the geometric weights) decides, so that an anchor need not smear across an interface.
+    ``ℓ_ia = w·σ(A v_i + C (y_a − p_i)) − ‖Q v_i − K v̄_a‖²``: geometry proposes, and likeness of node and anchor (v̄ is
+    what the anchor sees under the geometric weights) decides, so that an anchor need not smear across an interface.
     """
 
-    def __init__(self, width: int, n_edge_features: int, hidden: int = 16) -> None:
+    def __init__(self, width: int, dim: int, hidden: int = 16) -> None:
         super().__init__()
         self.node = nn.Linear(width, hidden)
-        self.edge = nn.Linear(n_edge_features, hidden, bias=False)
+        self.place = nn.Linear(dim, hidden, bias=False)
         self.score = nn.Linear(hidden, 1, bias=False)
         self.query = nn.Linear(width, hidden, bias=False)
         self.key = nn.Linear(width, hidden, bias=False)
@@ -80,14 +79,17 @@ class LearnedPooling(nn.Module):
         mass: Float[Tensor, " n"],
         edges: Edges,
         log_b: Float[Tensor, "n k"],
-        features: Float[Tensor, "n_edges n_edge_features"],
+        fine: Float[Tensor, "n dim"],
+        coarse: Float[Tensor, "n_coarse dim"],
     ) -> Float[Tensor, " n_edges"]:
+        """``fine`` and ``coarse`` positions in spacings of the coarse level."""
         n, k = log_b.shape
         b = log_b.softmax(1)
         seen = Transfer.build(edges, b.flatten(), mass).restrict(self.key(values))
-        near = seen.index_select(0, edges.sender).view(n, k, -1)
-        unlike = (self.query(values)[:, None] - near).square().sum(2)
-        hidden = nn.functional.silu(self.node(values)[:, None] + self.edge(features).view(n, k, -1))
+        anchor = spread(torch.cat([self.place(coarse), seen], dim=1), edges).view(n, k, -1)
+        place, seen = anchor.split([self.place.out_features, self.key.out_features], dim=2)
+        unlike = (self.query(values)[:, None] - seen).square().sum(2)
+        hidden = nn.functional.silu((self.node(values) - self.place(fine))[:, None] + place)
         logits = self.score(hidden).squeeze(2) - unlike + log_b
         return ((1 - FLOOR) * logits.softmax(1) + FLOOR * b).flatten()
 
@@ -95,8 +97,5 @@ class LearnedPooling(nn.Module):
 class GeometricPooling(nn.Module):
     """Fixed weights, softmax of the geometric ones: what learned pooling is measured against."""
 
-    def forward(self, values, mass, edges, log_b, features) -> Float[Tensor, " n_edges"]:
+    def forward(self, values, mass, edges, log_b, fine, coarse) -> Float[Tensor, " n_edges"]:
         return log_b.softmax(1).flatten()
-
-
-PoolingWeights = Callable[..., Tensor]
