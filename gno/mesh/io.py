@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +26,15 @@ _STEPPED: dict[str, Stepped] = {
 }
 """Times of and reader for formats that can hold several time steps."""
 
-READABLE = tuple(
-    sorted(
-        {*_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS, ".avs", ".pvd", ".su2", ".ucd", ".vtk", ".vtp", ".vtu"}
-    )
-)
+_OWN_READERS: dict[str, Callable[[Path], Mesh]] = {
+    ".avs": read_ucd,
+    ".su2": read_su2,
+    ".ucd": read_ucd,
+    ".vtk": read_vtk_legacy,
+    ".vtp": read_vtk_xml,
+    ".vtu": read_vtk_xml,
+}
+READABLE = tuple(sorted({".pvd", *_OWN_READERS, *_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS}))
 """Extensions that ``read`` knows."""
 
 
@@ -98,23 +103,21 @@ def _guarded(path: Path, reader: Callable[..., T], *arguments: Any) -> T:
 
 def _single_reader(path: Path) -> Callable[[Path], Mesh]:
     suffix = path.suffix.lower()
-    if suffix in (".vtu", ".vtp"):
-        return read_vtk_xml
-    if suffix == ".vtk":
-        return read_vtk_legacy
+    with path.open("rb") as file:
+        head = file.read(512)
+    if suffix == ".vtu" and b"vtkLZ4DataCompressor" in head:
+        return read_with_vtk
+    if suffix in _OWN_READERS:
+        return _OWN_READERS[suffix]
     if suffix in vtkreaders.SUFFIXES:
         return read_with_vtk
-    if suffix == ".su2":
-        return read_su2
-    with path.open("rb") as file:
-        head = file.read(64)
     if suffix == ".mesh" and head.startswith(b"MFEM"):
         return read_mfem
+    if suffix == ".inp" and not head.lstrip().startswith(b"*"):
+        return read_ucd
     file_format = meshioreader.FORMATS.get(suffix)
     if file_format is None:
         raise MeshError(f"{path}: expected one of {', '.join(READABLE)}, got '{suffix}'")
-    if suffix in (".avs", ".ucd") or (suffix == ".inp" and not head.lstrip().startswith(b"*")):
-        return read_ucd
     if suffix == ".msh" and b"$" not in head:
         file_format = "ansys"
-    return lambda where: read_with_meshio(where, file_format)
+    return functools.partial(read_with_meshio, file_format=file_format)

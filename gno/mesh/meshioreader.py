@@ -40,6 +40,9 @@ FORMATS = {
 }
 """What meshio calls the format of each extension."""
 
+_CLOUDS = ("ply", "obj", "off", "wkt")
+"""Formats in which points without cells are a point cloud, not half a file."""
+
 # meshio's notes to itself, which are no fields of the file.
 _NOT_FIELDS = ("gmsh:dim_tags", "gmsh:bounding_entities")
 
@@ -76,6 +79,8 @@ def _to_mesh(raw: Any, path: Path, file_format: str) -> Mesh:
     if points.ndim != 2 or not len(points):
         raise MeshError(f"{path}: expected points, got none (file cut off, or not {file_format}?)")
     blocks = tuple(_block(block, path, file_format) for block in raw.cells)
+    if not sum(map(len, blocks)) and file_format not in _CLOUDS:
+        raise MeshError(f"{path}: expected elements, got {len(points)} nodes only (file cut off?)")
     cell_fields = {
         name: np.concatenate([np.asarray(part) for part in parts])
         for name, parts in raw.cell_data.items()

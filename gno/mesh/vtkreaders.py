@@ -30,9 +30,10 @@ _READERS = {
     ".vts": ("vtkIOXML", "vtkXMLStructuredGridReader"),
     ".pvtu": ("vtkIOXML", "vtkXMLPUnstructuredGridReader"),
     ".vtm": ("vtkIOXML", "vtkXMLMultiBlockDataReader"),
+    ".vtu": ("vtkIOXML", "vtkXMLUnstructuredGridReader"),
 }
-"""Module and class of VTK's reader."""
-SUFFIXES = tuple(_READERS)
+"""Module and class of VTK's reader; ``.vtu`` comes here only if it is packed with LZ4."""
+SUFFIXES = tuple(suffix for suffix in _READERS if suffix != ".vtu")
 
 _SECONDS = 60
 _BYTES_PER_SECOND = 1_000_000

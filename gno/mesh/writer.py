@@ -31,7 +31,6 @@ _MESHIO = {
     ".med": "med",
     ".mesh": "medit",
     ".meshb": "medit",
-    ".su2": "su2",
     ".stl": "stl",
     ".ply": "ply",
     ".obj": "obj",
@@ -43,7 +42,7 @@ WRITABLE = tuple(sorted({".vtu", *SUFFIXES, *_MESHIO}))
 """Extensions that ``write`` knows."""
 
 # These hold plane meshes in two columns only.
-_FLAT = ("su2", "medit")
+_FLAT = ("medit",)
 
 
 def write(mesh: Mesh, path: str | os.PathLike) -> None:
