@@ -16,7 +16,7 @@ from gno.post.panels import Look, field_panels, level_panels
 from gno.post.quantity import difference, quantity
 from gno.post.scene import displaced, radii, round_factor, view_of
 from gno.post.show import show, show_levels
-from gno.post.window import has_opengl, interactive_plotter, pixels
+from gno.post.window import has_opengl, interactive_plotter, pixels, quiet
 
 opengl = pytest.mark.skipif(not has_opengl(), reason="VTK cannot draw on this machine")
 VIOLET, YELLOW = (68, 1, 84), (253, 231, 37)  # ends of viridis
@@ -360,6 +360,14 @@ def test_without_display_the_picture_has_a_name_and_nothing_is_said(tmp_path):
     if sys.platform.startswith("linux"):
         assert (done.stdout.strip(), done.stderr) == ("x_y-a_b.png", "")
         assert (tmp_path / "x_y-a_b.png").stat().st_size > 1000
+
+
+def test_quiet_silences_c_and_gives_stderr_back(capfd):
+    with pytest.raises(KeyError), quiet():
+        os.write(2, b"bad X server connection")
+        raise KeyError
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
 
 
 # ---- errors
