@@ -7,6 +7,7 @@ named groups. Run it in this folder: ``python make.py``.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import gmsh
@@ -98,7 +99,10 @@ def with_gmsh() -> None:
             gmsh.option.setNumber("Mesh.MshFileVersion", version)
             gmsh.option.setNumber("Mesh.Binary", binary)
             gmsh.write(str(HERE / f"{name}{'_binary' if binary else ''}.msh"))
-    gmsh.write(str(HERE / "gmsh.cgns"))
+    # Gmsh writes the path that it is given into some of its files.
+    with contextlib.chdir(HERE):
+        for name in ("gmsh.cgns", "gmsh.med", "gmsh.bdf", "gmsh.inp"):
+            gmsh.write(name)
     gmsh.model.mesh.setOrder(2)
     gmsh.option.setNumber("Mesh.Binary", 0)
     gmsh.write(str(HERE / "gmsh_quadratic.msh"))

@@ -59,7 +59,7 @@ def read_with_meshio(path: Path, file_format: str) -> Mesh:
     try:
         with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            raw = meshio.read(path, file_format)
+            raw = meshio.read(_bulk(path) if file_format == "nastran" else path, file_format)
     except (Exception, SystemExit) as error:
         # meshio raises whatever its parsers trip over, and leaves the program where no reader fits.
         raise MeshError(f"{path}: not a readable {file_format} file: {_reason(error, talk.getvalue())}") from error
@@ -67,6 +67,12 @@ def read_with_meshio(path: Path, file_format: str) -> Mesh:
     if lost:
         warnings.warn(f"{path}: {' '.join(lost[0].split())}", MeshWarning, stacklevel=4)
     return _to_mesh(raw, path, file_format)
+
+
+def _bulk(path: Path) -> Any:
+    """A Nastran file for meshio, which wants the words around the bulk data that mesh generators leave out."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return path if "BEGIN BULK" in text.upper() else io.StringIO(f"BEGIN BULK\n{text}\nENDDATA\n")
 
 
 def _reason(error: BaseException, talk: str) -> str:
@@ -87,9 +93,12 @@ def _to_mesh(raw: Any, path: Path, file_format: str) -> Mesh:
         if name not in _NOT_FIELDS and parts
     }
     point_fields = {name: values for name, values in raw.point_data.items() if name not in _NOT_FIELDS}
-    cell_sets = _physical_groups(cell_fields.get("gmsh:physical"), blocks, raw) | _cell_sets(raw, blocks)
+    tags = cell_fields.get("gmsh:physical", cell_fields.get("medit:ref"))
+    cell_sets = _tag_groups(tags, blocks, raw) | _cell_sets(raw, blocks)
+    cell_sets |= _named_tags(getattr(raw, "cell_tags", None), cell_fields.get("cell_tags"))
     mesh = Mesh(points, blocks, point_fields, cell_fields, cell_sets=cell_sets, source=str(path))
     point_sets = {name: np.asarray(index, dtype=np.int64) for name, index in raw.point_sets.items()}
+    point_sets |= _named_tags(getattr(raw, "point_tags", None), point_fields.get("point_tags"))
     boundary = {name: index for name, index in mesh.cell_sets.items() if name not in point_sets}
     return mesh.replace(point_sets=point_sets | boundary_nodes(mesh, boundary))
 
@@ -123,8 +132,8 @@ def _cell_sets(raw: Any, blocks: tuple[CellBlock, ...]) -> dict[str, np.ndarray]
     return found
 
 
-def _physical_groups(tags: np.ndarray | None, blocks: tuple[CellBlock, ...], raw: Any) -> dict[str, np.ndarray]:
-    """Gmsh's physical groups; those on the boundary that have no name are called after dimension and number."""
+def _tag_groups(tags: np.ndarray | None, blocks: tuple[CellBlock, ...], raw: Any) -> dict[str, np.ndarray]:
+    """Cells by tag: Gmsh's physical groups, and boundary tags without a name, called after dimension and number."""
     if tags is None:
         return {}
     dims = np.concatenate([np.full(len(block), cell_dim(block.type)) for block in blocks])
@@ -137,3 +146,13 @@ def _physical_groups(tags: np.ndarray | None, blocks: tuple[CellBlock, ...], raw
             elif tag > 0 and dim < dims.max():
                 found[f"{('point', 'curve', 'surface')[dim]} {tag}"] = np.flatnonzero((dims == dim) & (tags == tag))
     return found
+
+
+def _named_tags(names: dict[int, list[str]] | None, tags: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Groups of a MED file: each tag stands for a family, which may be in several groups."""
+    found: dict[str, list[np.ndarray]] = {}
+    if names and tags is not None:
+        for tag, groups in names.items():
+            for group in groups:
+                found.setdefault(group, []).append(np.flatnonzero(tags == tag))
+    return {group: np.concatenate(parts) for group, parts in found.items()}
