@@ -7,7 +7,6 @@ mesh.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from flow import flow
 
 from gno.demo import plates as demo_plates
 from gno.demo.parallel import map_processes
-from gno.mesh import CellBlock, Mesh
+from gno.mesh import Mesh, read, write
 
 CACHE = Path(__file__).parent / ".cache"
 VERSION = 2  # raise it when a generator changes
@@ -47,8 +46,8 @@ SPACING = {
 }
 
 
-def dataset(name: str, split: str, n: int, spacing: float | None = None, *, workers: int = 2) -> list[Mesh]:
-    """The first `n` meshes of a split, from the cache or computed into it.
+def files(name: str, split: str, n: int, spacing: float | None = None, *, workers: int = 2) -> list[Path]:
+    """Files of the first `n` meshes of a split, computed into the cache where they are missing.
 
     Args:
         name: a key of `GENERATORS`.
@@ -63,42 +62,27 @@ def dataset(name: str, split: str, n: int, spacing: float | None = None, *, work
     if name not in GENERATORS or split not in ("train", "test"):
         raise ValueError(f"expected one of {', '.join(GENERATORS)} and 'train' or 'test', got {name!r} and {split!r}")
     spacing = SPACING[name] if spacing is None else spacing
+    directory = CACHE / f"{name}-v{VERSION}-{spacing:g}"
+    directory.mkdir(parents=True, exist_ok=True)
     first = TEST_SEED if split == "test" else 0
-    paths = {seed: _cache_path(name, seed, spacing) for seed in range(first, first + n)}
-    missing = [seed for seed, path in paths.items() if not path.exists()]
-    description = f"{name} {split} {spacing:g}"
-    map_processes(partial(_compute, name, spacing), missing, workers=workers, description=description)
-    return [_load(path) for path in paths.values()]
+    seeds = range(first, first + n)
+    missing = [seed for seed in seeds if not _file(directory, seed).exists()]
+    compute = partial(_compute, name, spacing, directory)
+    map_processes(compute, missing, workers=workers, description=f"{name} {split} {spacing:g}")
+    return [_file(directory, seed) for seed in seeds]
 
 
-def _cache_path(name: str, seed: int, spacing: float) -> Path:
-    return CACHE / f"{name}-v{VERSION}-{spacing:g}" / f"{seed:07d}.npz"
+def dataset(name: str, split: str, n: int, spacing: float | None = None, *, workers: int = 2) -> list[Mesh]:
+    """The first `n` meshes of a split; see `files`."""
+    return [read(path) for path in files(name, split, n, spacing, workers=workers)]
 
 
-def _compute(name: str, spacing: float, seed: int) -> None:
-    path = _cache_path(name, seed, spacing)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _save(GENERATORS[name](seed, spacing), path)
+def _file(directory: Path, seed: int) -> Path:
+    return directory / f"{seed:07d}.vtu"
 
 
-_KINDS = ("point_fields", "cell_fields", "global_fields", "point_sets")
-
-
-def _save(mesh: Mesh, path: Path) -> None:
-    arrays = {f"{kind}/{key}": value for kind in _KINDS for key, value in getattr(mesh, kind).items()}
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.npz")
-    np.savez(temporary, points=mesh.points, triangles=mesh.cells[0].nodes, **arrays)
-    temporary.replace(path)
-
-
-def _load(path: Path) -> Mesh:
-    parts: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in _KINDS}
-    with np.load(path) as file:
-        for key in file.files:
-            kind, _, name = key.partition("/")
-            if name:
-                parts[kind][name] = file[key]
-        return Mesh(file["points"], (CellBlock("triangle", file["triangles"]),), source=str(path), **parts)
+def _compute(name: str, spacing: float, directory: Path, seed: int) -> None:
+    write(GENERATORS[name](seed, spacing), _file(directory, seed))
 
 
 def main() -> None:
