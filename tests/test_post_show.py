@@ -131,10 +131,10 @@ def test_difference_of_vectors_does_not_hide_a_turn():
 
 def test_color_limits_are_shared_and_survive_nothing_and_constants():
     assert color_limits(np.array([1.0, np.nan]), np.array([-2.0, np.inf])) == (-2, 1)
-    for values in (np.zeros(0), np.full(3, np.nan), np.zeros(4), np.full(4, -7.0)):
+    for values in (np.zeros(0), np.full(3, np.nan), np.zeros(4), np.full(4, -7.0), np.float32([1, 1 + 1e-7])):
         low, high = color_limits(values)
         assert low < high
-        assert (low, high) == (0, 1) or low < values[0] < high
+        assert (low, high) == (0, 1) or low < values[0] - 0.05 < values[0] + 0.05 < high
     assert error_limits(np.array([-1.0, 3.0, np.nan])) == (-3, 3)
     assert error_limits(np.zeros(3)) == (0, 1)
 

@@ -34,8 +34,8 @@ def color_limits(*values: Float[np.ndarray, " n"]) -> tuple[float, float]:
     if not len(finite):
         return 0.0, 1.0
     low, high = float(finite.min()), float(finite.max())
-    # Round-off around a constant is no variation worth colours.
-    if high - low <= 1e-12 * max(abs(low), abs(high)):
+    # Round-off around a constant, in single precision too, is no variation worth colours.
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
         room = abs(low) / 10 or 1.0
         return low - room, high + room
     return low, high

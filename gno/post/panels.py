@@ -100,7 +100,7 @@ def _component_panels(mesh: Mesh, field: str, look: Look) -> list[Panel]:
     names = component_names(field, rows.shape[1])
     parts = [Quantity(rows[:, k], location, f"{field}, {name}") for k, name in enumerate(names)]
     limits = look.limits or color_limits(*(_seen(mesh, part) for part in parts))
-    return [look.panel(mesh, part, part.label, "", limits) for part in parts]
+    return [look.panel(mesh, part, part.label, Path(mesh.source).name, limits) for part in parts]
 
 
 def _comparison(mesh: Mesh, field: str, compare: Mesh | str, component: int | str | None, look: Look) -> list[Panel]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # Lengths in pixels of a picture made for twice the usual density.
 _DPI = 200
 _MARGIN, _GAP, _HEAD, _FOOT = 50, 70, 110, 130
-_BAR = 24
+_BAR, _TRIAD = 24, 120
+_SMALLEST = 5.0  # size of letters, in points
 _WIDTHS = {1: 1400, 2: 1200, 3: 1000}  # of a panel, by number of columns
 
 
@@ -67,7 +68,7 @@ def page(panels: Sequence[Panel], view: View) -> Figure:
         left = _MARGIN + (i % columns) * (width + _GAP)
         bottom = page_height - _MARGIN // 2 - (i // columns) * cell - _HEAD - height
         figure.figimage(image, xo=left, yo=bottom, origin="upper")
-        _write_title(figure, panel, left / page_width, (bottom + height) / page_height, page_height)
+        _write_title(figure, panel, left, bottom + height, width)
         box = np.array([left, bottom - foot, width, foot]) / [page_width, page_height, page_width, page_height]
         if panel.colored:
             _add_bar(figure, panel, box, page_height)
@@ -95,9 +96,16 @@ def layout(n_panels: int, aspect: float) -> tuple[int, int, int]:
     return columns, width, max(height, 160)
 
 
-def _write_title(figure: Figure, panel: Panel, x: float, y: float, page_height: int) -> None:
-    figure.text(x, y + 66 / page_height, panel.title, fontsize=11, fontweight="bold", color=INK, va="baseline")
-    figure.text(x, y + 26 / page_height, panel.note, fontsize=8, color=PALE, va="baseline")
+def _write_title(figure: Figure, panel: Panel, left: int, bottom: int, width: int) -> None:
+    page_width, page_height = figure.get_size_inches() * _DPI
+    for text, size, weight, rise, ink in ((panel.title, 11, "bold", 66, INK), (panel.note, 8, "normal", 26, PALE)):
+        # A letter is some 0.6 of its size wide; long names get smaller ones rather than run into the next panel.
+        room = (width + _GAP / 2) / 0.62 * 72 / _DPI
+        points = max(_SMALLEST, min(size, room / max(1, len(text))))
+        if len(text) * points > room:
+            text = text[: int(room / points) - 1] + "…"
+        place = (left / page_width, (bottom + rise) / page_height)
+        figure.text(*place, text, fontsize=points, fontweight=weight, color=ink, va="baseline")
 
 
 def _add_bar(figure: Figure, panel: Panel, box: Any, page_height: int) -> None:
@@ -106,7 +114,8 @@ def _add_bar(figure: Figure, panel: Panel, box: Any, page_height: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     x, y, width, height = box
-    axes = figure.add_axes((x + 0.14 * width, y + height - 52 / page_height, 0.72 * width, _BAR / page_height))
+    side = max(0.14, 0.0 if panel.flat else _TRIAD / (width * figure.get_figwidth() * _DPI))
+    axes = figure.add_axes((x + side * width, y + height - 52 / page_height, 0.72 * width, _BAR / page_height))
     power = _power_of_ten(panel.limits)
     bar = figure.colorbar(
         ScalarMappable(Normalize(*panel.limits), panel.colors),
