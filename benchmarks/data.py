@@ -1,7 +1,7 @@
 """Data sets of the benchmarks: `python benchmarks/data.py NAME N` computes them into benchmarks/.cache.
 
 Each generator is a function (seed, spacing) -> Mesh. The same seed at another spacing is the same problem on another
-mesh.
+mesh. The global field `solver_seconds` is the processor time of assembly and solution.
 """
 
 from __future__ import annotations

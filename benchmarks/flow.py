@@ -39,9 +39,9 @@ def flow(seed: int, spacing: float = SPACING) -> Mesh:
     """
     problem = random_channel(seed)
     mesh = channel_mesh(problem, spacing)
-    start = time.perf_counter()
+    start = time.process_time()
     solution = solve_flow(mesh, problem.inlet)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     velocity, pressure = solution.nodal_values()
     return mesh.replace(
         point_fields={"inlet": problem.inlet(mesh.points[:, 1]), "velocity": velocity, "pressure": pressure},
