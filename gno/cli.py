@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -242,8 +243,17 @@ def complain(error: BaseException) -> None:
     typer.echo(f"gno: {' '.join(message.split()) or type(error).__name__}", err=True)
 
 
+def _warn(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    # libraries warn their programmers; what our own rooms have to say is for the user
+    if category.__module__.startswith("gno."):
+        typer.echo(f"gno: warning: {' '.join(str(message).split())}", err=True)
+
+
 def main() -> NoReturn:
     """Run the command line: exit status 2 and one line for bad input, 130 for Ctrl-C, never a traceback."""
+    warnings.showwarning = _warn
     try:
         status = app(standalone_mode=False, prog_name="gno")
     except KeyboardInterrupt:

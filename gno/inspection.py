@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gno.mesh import Mesh
+from gno.mesh import Mesh, quality
+
+# Longer lists are cut when printed.
+MOST_LINES = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Inspection:
             f"cells      {cells}",
             *_table("fields", [_field_line(field) for field in facts["fields"]]),
             *_table("sets", [f"{s['name']}  {s['members']:,} {s['of']}" for s in facts["sets"]]),
-            *_table("quality", [f"{what}: {value}" for what, value in facts["quality"].items()]),
+            *_table("quality", _quality_lines(facts["quality"])),
             *_table("hierarchy", self.hierarchy.splitlines()),
         ]
         return "\n".join(lines)
@@ -107,24 +110,30 @@ def _sets(mesh: Mesh) -> list[dict[str, Any]]:
 
 
 def _quality(mesh: Mesh) -> dict[str, Any]:
-    from gno.mesh import quality
+    found = quality(mesh)
+    counts = {
+        name: len(getattr(found, name))
+        for name in ("inverted", "zero_size", "duplicate_nodes", "unreferenced_nodes", "massless_nodes")
+    }
+    sizes = {"cell_size": list(found.cell_size), "edge_length": list(found.edge_length)}
+    return {**counts, "parts": found.n_parts, "volume": found.volume, **sizes, "problems": list(found.problems())}
 
-    return {key: _plain(value) for key, value in dataclasses.asdict(quality(mesh)).items()}
 
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist() if value.size <= 8 else f"{value.size} values"
-    return value.item() if isinstance(value, np.generic) else value
+def _quality_lines(facts: Mapping[str, Any]) -> list[str]:
+    low, median, high = facts["edge_length"]
+    sizes = f"volume {facts['volume']:.6g}, edges {low:.4g} … {median:.4g} … {high:.4g} (shortest, median, longest)"
+    return [sizes, *(facts["problems"] or ["sound, in one part"])]
 
 
 def _field_line(field: Mapping[str, Any]) -> str:
     shape = "×".join(str(n) for n in field["shape"]) or "single value"
     low, high = field["min"], field["max"]
-    span = field["type"] if low is None else f"{low:.6g} … {high:.6g}"
+    span = field["type"] if low is None else f"{low:.6g}" if low == high else f"{low:.6g} … {high:.6g}"
     bad = f", {field['not_finite']} not finite" if field["not_finite"] else ""
     return f"{field['name']}  {field['location']}  {shape}  {span}{bad}"
 
 
 def _table(title: str, lines: list[str]) -> list[str]:
+    if len(lines) > MOST_LINES:
+        lines = [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES} more (all of them with --json)"]
     return [f"{title if k == 0 else '':10} {line}" for k, line in enumerate(lines or ["none"])]

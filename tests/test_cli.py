@@ -130,7 +130,7 @@ def test_evaluate_prints_a_table_and_json(trained, capsys, monkeypatch):
 def test_predict_writes_the_mesh_and_its_levels(trained, suffix, capsys, monkeypatch):
     monkeypatch.chdir(trained)
     arguments = ("predict", "runs/case", "data/0.vtu", "data/1.vtu", "-o", f"new{suffix}", "--format", suffix)
-    status, out, err = gno(capsys, monkeypatch, *arguments)
+    status, _, err = gno(capsys, monkeypatch, *arguments)
     assert status == 0, err
     before, after = read(trained / "data" / "0.vtu"), read(trained / f"new{suffix}" / f"0{suffix}")
     assert np.array_equal(before.points, after.points) and before.n_cells == after.n_cells

@@ -48,6 +48,7 @@ def test_a_good_case_is_frozen_and_knows_its_knobs(tmp_path):
         ({"data": "targets = ['b', 'b']\nfiles = '*'"}, ["data.targets", "'b' twice"]),
         ({"data": "targets = 'b'\nfiles = '*'\ntrain = '*'"}, ["data.files", "either", "both"]),
         ({"data": "targets = 'b'\nfiles = '*'\nsplit = [0.5, 0.1, 0.1]"}, ["data.split", "[0.5, 0.1, 0.1]"]),
+        ({"data": "inputs = 'a'\ntargets = 'b'\nlog = 'c'\nfiles = '*'"}, ["data.log", "inputs (a), got 'c'"]),
         ({"data": "targets = "}, ["expected TOML", "line"]),
     ],
 )
@@ -94,7 +95,7 @@ def test_a_file_belongs_to_one_split_only(tmp_path):
 
 def test_splits_depend_on_the_seed_and_cover_everything():
     one, two = (split_items(range(20), (0.6, 0.2, 0.2), seed) for seed in (0, 1))
-    assert one != two and sorted(sum(one.values(), [])) == list(range(20))
+    assert one != two and sorted(item for part in one.values() for item in part) == list(range(20))
     with pytest.raises(ValueError, match="at least 3 files"):
         split_items(range(2), (0.8, 0.1, 0.1), 0)
 

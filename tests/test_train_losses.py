@@ -32,7 +32,8 @@ def test_mean_square_weighs_by_mass_within_each_graph():
 def test_the_loss_is_the_reported_error_times_a_constant(setting):
     blueprint, batch, output = setting
     scale = blueprint.normalisation.targets
-    for term, field in zip(data_terms(blueprint.spec.targets, scale, coarse_weight=0.0), blueprint.spec.targets):
+    terms = data_terms(blueprint.spec.targets, scale, coarse_weight=0.0)
+    for term, field in zip(terms, blueprint.spec.targets, strict=True):
         reported = level_errors(output, batch, blueprint.spec.targets, scale)[0][field.name].mean()
         columns = term.loss.columns
         factor = float(scale.rms[columns][0] / scale.std[columns][0])

@@ -15,7 +15,7 @@ from train_cases import case, squares
 from gno.mesh import write
 from gno.train import Interrupted, train
 from gno.train.checkpoint import load_tensors, save_tensors
-from gno.train.loop import adamw
+from gno.train.optimisers import muon
 
 EPOCHS = 4  # of 4 meshes in batches of 2: 8 steps
 
@@ -28,7 +28,7 @@ def stop_after(n_steps, action):
     """An optimiser whose step number n does something else besides."""
 
     def make(model, training):
-        optimiser = adamw(model, training)
+        optimiser = muon(model, training)
         steps = iter(range(1, 10_000))
         optimiser.register_step_post_hook(lambda *_: action() if next(steps) == n_steps else None)
         return optimiser
@@ -80,12 +80,10 @@ train(settings(), {folder!r}, meshes=squares(6), progress=False)
 """
 
 
-@pytest.mark.parametrize("saves", [0, 4])
-def test_killed_in_the_middle_of_a_save_and_resumed_it_ends_to_the_bit(tmp_path, uninterrupted, saves):
-    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path), saves=saves)
+def test_killed_in_the_middle_of_a_save_and_resumed_it_ends_to_the_bit(tmp_path, uninterrupted):
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path), saves=4)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert (tmp_path / "last.safetensors").exists() == (saves > 0)
     assert any(path.name.startswith(".") for path in tmp_path.iterdir())
     train(settings(), tmp_path, meshes=squares(6), progress=False, resume=True)
     assert_same_end(uninterrupted, tmp_path)

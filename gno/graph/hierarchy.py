@@ -103,9 +103,10 @@ def build_hierarchy(
     """
     if not len(spacings) or np.any(np.diff([0.0, *spacings]) <= 0):
         raise ValueError(f"spacings: expected positive and ascending, got {list(spacings)}")
-    length = np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)
+    length = np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)[mass[edges].all(0)]
     levels, spacing = [], float(np.median(length)) if len(length) else float(spacings[0])
     directed = _directed(edges)
+    directed = directed[:, mass[directed[0]] > 0]  # a node without mass listens, and says nothing
     for next_spacing in spacings:
         owner = cluster(points, mass, edges, next_spacing)
         anchor, anchor_mass = centroids(points, mass, owner)
@@ -120,7 +121,7 @@ def build_hierarchy(
 
 def cluster(points: np.ndarray, mass: np.ndarray, edges: np.ndarray, spacing: float) -> Int[np.ndarray, " n"]:
     """Anchor that owns each node: connected pieces of voxels, light fragments joined to a neighbour along mesh edges."""
-    voxel = _voxels(points, spacing)
+    voxel = _voxels(points, mass, spacing)
     inside = edges[:, voxel[edges[0]] == voxel[edges[1]]]
     n = len(points)
     graph = sparse.coo_matrix((np.ones(inside.shape[1], bool), (inside[0], inside[1])), (n, n))
@@ -144,8 +145,9 @@ def centroids(points: np.ndarray, mass: np.ndarray, owner: np.ndarray) -> tuple[
     return centre, total
 
 
-def _voxels(points: np.ndarray, spacing: float) -> np.ndarray:
-    low, high = points.min(0), points.max(0)
+def _voxels(points: np.ndarray, mass: np.ndarray, spacing: float) -> np.ndarray:
+    box = points[mass > 0] if mass.any() else points
+    low, high = box.min(0), box.max(0)
     # A whole number of voxels per axis, so that none at the far side is a sliver.
     shape = np.maximum(1, np.round((high - low) / spacing)).astype(np.int64)
     size = np.where(high > low, (high - low) / shape, 1.0)
@@ -175,13 +177,13 @@ def _join_fragments(owner: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> n
     if not len(a):
         return None
     # Masses are compared after rounding: sums in another order of nodes must decide the same.
-    weight = np.round(total / total.max(), 9)
+    weight = np.round(total / total.max(), 9) if total.any() else total
     order = np.lexsort((b, -weight[b], a))
     a, b = a[order], b[order]
     first = np.flatnonzero(np.r_[True, a[1:] != a[:-1]])
     heaviest = np.arange(n)
     heaviest[a[first]] = b[first]
-    fragment = weight < FRAGMENT * np.median(weight)
+    fragment = weight < FRAGMENT * np.median(weight[weight > 0])
     fragment &= (heaviest != np.arange(n)) & ~fragment[heaviest]  # its neighbour stays; this one moves
     if not fragment.any():
         return None

@@ -48,7 +48,7 @@ class Blueprint:
             n_levels=spec.n_levels,
             **case.model.operator,
         )
-        return cls(case, spec, config, Normalisation.fit(samples, spec))
+        return cls(case, spec, config, Normalisation.fit(samples, spec, case.data.log))
 
     def model(self, seed: int = 0) -> nn.Module:
         """The operator with fresh weights; the caller's random numbers are left alone."""

@@ -43,6 +43,7 @@ class Data(Part):
     Args:
         inputs: names of the fields that are known beforehand (point, cell or global).
         targets: names of the fields to learn.
+        log: those inputs whose logarithm is to be used: coefficients that vary by factors.
         sets: named sets whose indicator, distance and direction the operator may see; all that the
             training meshes share if absent.
         train, validation, test: globs, relative to ``folder``.
@@ -53,6 +54,7 @@ class Data(Part):
 
     inputs: Names = ()
     targets: Names
+    log: Names = ()
     sets: Names | None = None
     train: Names = ()
     validation: Names = ()
@@ -70,6 +72,8 @@ class Data(Part):
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise ValueError(f"{key}: expected every name once, got '{twice}' twice")
+        if odd := sorted(set(self.log) - set(self.inputs)):
+            raise ValueError(f"log: expected names of inputs ({', '.join(self.inputs)}), got '{odd[0]}'")
         if not self.targets:
             raise ValueError("targets: expected at least one field, got none")
         if leak := set(self.inputs) & set(self.targets):
@@ -191,6 +195,7 @@ class Training(Part):
         epochs: passes over the training files.
         minutes: wall time instead; warm-up and decay follow the clock.
         batch_size: meshes per step, over all devices together.
+        optimiser: ``muon`` (matrices by Muon, the rest by AdamW) or ``adamw``.
         lr: peak learning rate, after warm-up; it ends at ``lr * final_lr``.
         warmup: share of the budget over which the rate rises from zero.
         weight_decay: of matrices only.
@@ -209,10 +214,11 @@ class Training(Part):
     epochs: Annotated[int, Field(ge=1)] | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 4
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    optimiser: Literal["adamw", "muon"] = "muon"
+    lr: Annotated[float, Field(gt=0)] = 2e-3
     final_lr: Fraction = 0.01
     warmup: Fraction = 0.05
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     clip: Annotated[float, Field(gt=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     coarse_weight: Annotated[float, Field(ge=0)] = 0.3

@@ -19,12 +19,12 @@ from gno.train.case import Training
 from gno.train.checkpoint import optimiser_state, restore_optimiser
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.losses import Term
+from gno.train.optimisers import OPTIMISERS, Optimiser
 from gno.train.report import Report
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Optimiser = Callable[[nn.Module, Training], torch.optim.Optimizer]
 Parts = dict[str, Mapping[str, Tensor]]
 Save = Callable[[str, Parts, dict[str, Any]], None]
 
@@ -71,7 +71,7 @@ class Loop:
         save: writes tensors and progress under a name (``last``, ``best``).
         report: is told of losses and scores.
         stop: whether somebody asked to stop.
-        optimiser: makes the optimiser of a module; :func:`adamw` by default.
+        optimiser: makes the optimiser of a module; the one that the settings name by default.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Loop:
     ) -> None:
         self.fabric, self.model, self.samples, self.terms = fabric, model, samples, tuple(terms)
         self.validate, self.settings, self.save, self.report, self.stop = validate, settings, save, report, stop
-        self.optimiser = (optimiser or adamw)(model, settings)
+        self.optimiser = (optimiser or OPTIMISERS[settings.optimiser])(model, settings)
         for group in self.optimiser.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.objective, self.stepper = fabric.setup(Objective(model, terms), self.optimiser)
@@ -247,18 +247,6 @@ def rate(share: float, settings: Training) -> float:
         return low + (1 - low) * share / settings.warmup
     angle = math.pi * (share - settings.warmup) / max(1e-9, 1 - settings.warmup)
     return low + (1 - low) * (1 + math.cos(min(angle, math.pi))) / 2
-
-
-def adamw(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices only: biases and gains have no reason to be small."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    # the fused kernel undoes the scaling of float16 gradients itself, which would come after clipping
-    fused = settings.precision != "16"
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, fused=fused)
 
 
 @torch.no_grad()

@@ -19,8 +19,9 @@ from gno.train.blueprint import Blueprint
 from gno.train.case import SPLITS, Case, split_items
 from gno.train.evaluate import Evaluation, Row, relative_errors, score_names, validation_scores
 from gno.train.interrupt import Interrupted, Stop
-from gno.train.loop import Loop, Optimiser, Progress
+from gno.train.loop import Loop, Progress
 from gno.train.losses import data_terms
+from gno.train.optimisers import Optimiser
 from gno.train.predict import Prediction, answers, in_precision, prediction
 from gno.train.report import Report
 from gno.train.samples import load_samples
@@ -54,7 +55,7 @@ def train(
         overwrite: begin anew in a folder that already holds a run.
         meshes: meshes in memory instead of the files of the case; a sequence is split as ``case.data.split``
             says, a mapping has the keys ``train``, and, if wanted, ``validation`` and ``test``.
-        optimiser: makes the optimiser of a module; AdamW by default.
+        optimiser: makes the optimiser of a module; the one that the case names by default.
         progress: whether to draw a progress bar.
 
     Returns:
