@@ -2,6 +2,7 @@
 
 from gno.mesh.geometry import boundary_facets, cell_volume, cells_to_nodes, components, mesh_edges, node_mass
 from gno.mesh.io import READABLE, read
+from gno.mesh.locate import interpolation
 from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
 from gno.mesh.quality import Quality, quality
 from gno.mesh.series import Series, read_series, write_series
@@ -20,6 +21,7 @@ __all__ = [
     "cell_volume",
     "cells_to_nodes",
     "components",
+    "interpolation",
     "mesh_edges",
     "node_mass",
     "quality",

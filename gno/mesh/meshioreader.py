@@ -12,6 +12,7 @@ import numpy as np
 
 from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
 from gno.mesh.ordering import lattice
+from gno.mesh.plain import split_sets
 from gno.mesh.sets import boundary_nodes
 from gno.mesh.shapes import cell_dim, shape
 
@@ -96,9 +97,13 @@ def _to_mesh(raw: Any, path: Path, file_format: str) -> Mesh:
     tags = cell_fields.get("gmsh:physical", cell_fields.get("medit:ref"))
     cell_sets = _tag_groups(tags, blocks, raw) | _cell_sets(raw, blocks)
     cell_sets |= _named_tags(getattr(raw, "cell_tags", None), cell_fields.get("cell_tags"))
+    point_fields, stored_point_sets = split_sets(point_fields, {})
+    cell_fields, stored_cell_sets = split_sets(cell_fields, {})
+    cell_sets |= stored_cell_sets
     mesh = Mesh(points, blocks, point_fields, cell_fields, cell_sets=cell_sets, source=str(path))
     point_sets = {name: np.asarray(index, dtype=np.int64) for name, index in raw.point_sets.items()}
     point_sets |= _named_tags(getattr(raw, "point_tags", None), point_fields.get("point_tags"))
+    point_sets |= stored_point_sets
     boundary = {name: index for name, index in mesh.cell_sets.items() if name not in point_sets}
     return mesh.replace(point_sets=point_sets | boundary_nodes(mesh, boundary))
 

@@ -44,14 +44,18 @@ class Plain:
     note: str = ""
 
 
-def to_plain(mesh: Mesh) -> Plain:
+def to_plain(mesh: Mesh, columns: int = 3) -> Plain:
     """Arrays and note of a mesh.
+
+    Args:
+        mesh: the mesh.
+        columns: how many columns of coordinates the file stores.
 
     Raises:
         MeshError: a field that no numeric array can hold, or that has a set's reserved name.
     """
     note: dict = {}
-    if mesh.points.shape[1] != 3:
+    if mesh.points.shape[1] != columns:
         note["columns"] = mesh.points.shape[1]
     layout = [(block.type, len(block)) for block in mesh.cells]
     if layout != natural_layout(mesh.cells):
@@ -119,14 +123,14 @@ def from_plain(
     if columns in (1, 2) and not points[:, columns:].any():
         points = points[:, :columns]
     layout = [(str(name), int(size)) for name, size in note["blocks"]] if "blocks" in note else None
-    point_fields, point_sets = _split(plain.point_arrays, note.get("point_fields", {}))
-    cell_fields, cell_sets = _split(plain.cell_arrays, note.get("cell_fields", {}))
+    point_fields, point_sets = split_sets(plain.point_arrays, note.get("point_fields", {}))
+    cell_fields, cell_sets = split_sets(plain.cell_arrays, note.get("cell_fields", {}))
     return Mesh(
         points,
         blocks_from_vtk(*cells, source, layout),
         point_fields,
         cell_fields,
-        _split(plain.global_arrays, note.get("global_fields", {}))[0],
+        split_sets(plain.global_arrays, note.get("global_fields", {}))[0],
         point_sets,
         cell_sets,
         time=time,
@@ -142,8 +146,8 @@ def _parse(text: str) -> dict:
     return note if isinstance(note, dict) else {}
 
 
-def _split(arrays: dict[str, np.ndarray], was: dict) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Fields and sets, from a file's arrays."""
+def split_sets(arrays: dict[str, np.ndarray], was: dict) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Fields and sets, from a file's arrays and what its note says of them."""
     fields = {}
     sets = {}
     for name, values in arrays.items():

@@ -156,6 +156,19 @@ def _block(code: int, name: str, nodes: np.ndarray) -> CellBlock:
     return _from_vtk(name, nodes) if len(nodes) else CellBlock(name, nodes)
 
 
+def renumber_old_hexahedra(connectivity: np.ndarray, offsets: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Connectivity in today's order, from files before VTK 9.1 that exchange two edges of Lagrange hexahedra."""
+    ends = offsets.astype(np.int64)
+    widths = np.diff(ends, prepend=0)
+    result = connectivity.copy()
+    for cell in np.flatnonzero((codes == _LAGRANGE_CODES["hexahedron"]) & (widths > 8)).tolist():
+        per_edge = round(int(widths[cell]) ** (1 / 3)) - 2
+        a = int(ends[cell] - widths[cell]) + 8 + 10 * per_edge
+        b, c = a + per_edge, a + 2 * per_edge
+        result[a:c] = np.concatenate([connectivity[b:c], connectivity[a:b]])
+    return result
+
+
 def natural_layout(blocks: Sequence[CellBlock]) -> list[tuple[str, int]]:
     """Blocks that the flat arrays alone would give back: neighbours of one type joined, empty ones gone."""
     layout: list[tuple[str, int]] = []
@@ -163,7 +176,7 @@ def natural_layout(blocks: Sequence[CellBlock]) -> list[tuple[str, int]]:
     for block in blocks:
         if not len(block):
             continue
-        name = _NAMES[code_of(block.type) or 0]
+        name = _NAMES.get(code_of(block.type) or 0, block.type)
         if layout and layout[-1][0] == name and width == block.nodes.shape[1]:
             layout[-1] = (name, layout[-1][1] + len(block))
         else:

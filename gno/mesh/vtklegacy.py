@@ -15,6 +15,7 @@ import numpy as np
 from gno.mesh.mesh import Mesh, MeshError
 from gno.mesh.plain import NOTE, TIME, Plain, from_plain
 from gno.mesh.structured import grid_cells
+from gno.mesh.vtkcells import renumber_old_hexahedra
 
 _TYPES = {
     "unsigned_char": "u1",
@@ -32,6 +33,8 @@ _TYPES = {
     "double": "f8",
 }
 _POLY = {"VERTICES": (1, 2), "LINES": (3, 4), "POLYGONS": (5, 9, 7), "TRIANGLE_STRIPS": (6,)}
+_NEW_HEXAHEDRA = (5, 1)
+"""Version of the files from which on Lagrange hexahedra have today's node order."""
 _FEWEST = {"VERTICES": 1, "LINES": 2, "POLYGONS": 3, "TRIANGLE_STRIPS": 3}
 _VALUES_PER_POINT = {"VECTORS": 3, "NORMALS": 3, "TENSORS": 9, "TENSORS6": 6, "GLOBAL_IDS": 1, "PEDIGREE_IDS": 1}
 
@@ -44,6 +47,7 @@ class _Cursor:
         self.data = path.read_bytes()
         self.place = 0
         self.binary = False
+        self.version: tuple[int, ...] = (1, 0)
         self._ahead: list[bytes] = []
 
     def line(self) -> list[str] | None:
@@ -164,6 +168,7 @@ def read_vtk_legacy(path: Path) -> Mesh:
     head = cursor.data[:64].split(b"\n")[0].strip()
     if not head.lower().startswith(b"# vtk datafile"):
         raise MeshError(f"{path}: expected '# vtk DataFile Version', got '{head[:30].decode('latin-1')}'")
+    cursor.version = tuple(int(n) for n in re.findall(r"\d+", head.decode("latin-1"))[:2])
     for _ in range(2):
         cursor.place = cursor.data.find(b"\n", cursor.place) + 1
     form = cursor.line() or [""]
@@ -196,6 +201,9 @@ def _keyword(key: str, rest: list[str], cursor: _Cursor, state: _State) -> None:
             raise cursor.fail("expected CELLS before CELL_TYPES")
         cursor.give_back(rest[1:])
         state.cells.append((*state.pending, cursor.array(int(rest[0]), "int")))
+        if cursor.version < _NEW_HEXAHEDRA:
+            connectivity, offsets, codes = state.cells[-1]
+            state.cells[-1] = (renumber_old_hexahedra(connectivity, offsets, codes), offsets, codes)
         state.pending = None
     elif key in _POLY:
         connectivity, offsets = _cell_array(rest, cursor)

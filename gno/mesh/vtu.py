@@ -19,7 +19,7 @@ import numpy as np
 from gno.mesh.files import atomic
 from gno.mesh.mesh import Mesh, MeshError
 from gno.mesh.plain import NOTE, TIME, Plain, from_plain, to_plain
-from gno.mesh.vtkcells import blocks_to_vtk
+from gno.mesh.vtkcells import blocks_to_vtk, renumber_old_hexahedra
 
 _TYPES = {
     **{f"Int{8 * n}": f"i{n}" for n in (1, 2, 4, 8)},
@@ -31,6 +31,8 @@ _TYPES = {
 _NAMES = {code: name for name, code in _TYPES.items() if name != "String"}
 _DECOMPRESS = {"vtkZLibDataCompressor": zlib.decompress, "vtkLZMADataCompressor": lzma.decompress}
 _BLOCK = 1 << 20
+_NEW_HEXAHEDRA = (2, 1)
+"""Version of the files from which on Lagrange hexahedra have today's node order."""
 _POLY_SECTIONS = (("Verts", (1, 2)), ("Lines", (3, 4)), ("Polys", (5, 9, 7)), ("Strips", (6, 6)))
 
 Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -41,6 +43,7 @@ class _File:
     """How the arrays of one file are coded."""
 
     source: str
+    version: tuple[int, ...]
     order: str
     header: np.dtype
     compressor: str
@@ -97,7 +100,8 @@ def _open(path: Path) -> tuple[ElementTree.Element, _File]:
     compressor = root.get("compressor", "")
     if header is None or (compressor and compressor not in _DECOMPRESS):
         raise MeshError(f"{path}: expected zlib, LZMA or no compression, got {compressor or root.get('header_type')}")
-    return root, _File(str(path), order, np.dtype(order + header), compressor, appended, encoding)
+    version = tuple(int(n) for n in re.findall(r"\d+", root.get("version", "1.0")))
+    return root, _File(str(path), version, order, np.dtype(order + header), compressor, appended, encoding)
 
 
 def _join(parts: list, file: _File) -> tuple[np.ndarray, Cells, dict, dict]:
@@ -169,6 +173,8 @@ def _vtu_cells(piece: ElementTree.Element, file: _File) -> Cells:
     connectivity, offsets, codes = (_array(arrays[n], file) for n in ("connectivity", "offsets", "types"))
     if len(codes) != n_cells:
         raise MeshError(f"{file.source}: cells: expected {n_cells}, got {len(codes)}")
+    if file.version < _NEW_HEXAHEDRA:
+        connectivity = renumber_old_hexahedra(connectivity, offsets, codes)
     return connectivity, offsets, codes
 
 
@@ -293,7 +299,7 @@ def write_vtu(mesh: Mesh, path: Path) -> None:
         global_arrays[TIME] = np.array([mesh.time])
     lines = [
         '<?xml version="1.0"?>',
-        '<VTKFile type="UnstructuredGrid" version="1.0" byte_order="LittleEndian" header_type="UInt64" '
+        '<VTKFile type="UnstructuredGrid" version="2.2" byte_order="LittleEndian" header_type="UInt64" '
         'compressor="vtkZLibDataCompressor">',
         "<UnstructuredGrid>",
         *_group("FieldData", [array(n, v, tuples=True) for n, v in global_arrays.items()]),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,12 @@ from gno.mesh.files import atomic
 from gno.mesh.io import read
 from gno.mesh.mesh import Mesh, MeshError, MeshWarning
 from gno.mesh.plain import to_plain
+from gno.mesh.vtklegacywriter import write_vtk_legacy
 from gno.mesh.vtu import write_vtu
 from gno.mesh.xdmf import SUFFIXES
 from gno.mesh.xdmfwriter import write_xdmf
 
 _MESHIO = {
-    ".vtk": "vtk",
     ".msh": "gmsh",
     ".inp": "abaqus",
     ".bdf": "nastran",
@@ -36,9 +38,8 @@ _MESHIO = {
     ".obj": "obj",
     ".off": "off",
     ".avs": "avsucd",
-    ".ugrid": "ugrid",
 }
-WRITABLE = tuple(sorted({".vtu", *SUFFIXES, *_MESHIO}))
+WRITABLE = tuple(sorted({".vtk", ".vtu", *SUFFIXES, *_MESHIO}))
 """Extensions that ``write`` knows."""
 
 # These hold plane meshes in two columns only.
@@ -69,10 +70,28 @@ def write(mesh: Mesh, path: str | os.PathLike) -> None:
         write_vtu(mesh, path)
     elif suffix in SUFFIXES:
         write_xdmf([mesh], path)
+    elif suffix == ".vtk":
+        _write_checked(mesh, path, write_vtk_legacy)
     elif suffix in _MESHIO:
-        _write_with_meshio(mesh, path, _MESHIO[suffix])
+        _write_checked(mesh, path, functools.partial(_write_with_meshio, file_format=_MESHIO[suffix]))
     else:
         raise MeshError(f"{path}: expected one of {', '.join(WRITABLE)}, got '{path.suffix}'")
+
+
+def _write_checked(mesh: Mesh, path: Path, writer: Callable[[Mesh, Path], None]) -> None:
+    """Write next to ``path``, read that, and put it in place if no node or cell was lost."""
+    with atomic(path) as temporary:
+        try:
+            writer(mesh, temporary)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MeshWarning)
+                back = read(temporary)
+        except MeshError as error:
+            reason = str(error).replace(str(temporary), path.name)
+            raise MeshError(f"{path}: cannot hold {mesh!r}: {reason}") from error
+        lost = _lost(mesh, back, path)
+    if lost:
+        warnings.warn(f"{path}: {path.suffix} does not hold {', '.join(lost)}", MeshWarning, stacklevel=3)
 
 
 def _write_with_meshio(mesh: Mesh, path: Path, file_format: str) -> None:
@@ -82,27 +101,20 @@ def _write_with_meshio(mesh: Mesh, path: Path, file_format: str) -> None:
     ends = np.cumsum([len(block) for block in mesh.cells])
     columns = 2 if file_format in _FLAT and mesh.dim == 2 else 3
     points = np.pad(mesh.points, ((0, 0), (0, 3 - mesh.points.shape[1])))[:, :columns]
-    with atomic(path) as temporary:
-        try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                raw = meshio.Mesh(
-                    points,
-                    [(block.type, block.nodes) for block in mesh.cells],
-                    point_data=plain.point_arrays,
-                    cell_data={name: np.split(v, ends[:-1]) for name, v in plain.cell_arrays.items()},
-                    point_sets=dict(mesh.point_sets),
-                    cell_sets={name: _per_block(index, ends) for name, index in mesh.cell_sets.items()},
-                )
-                meshio.write(temporary, raw, file_format)
-        except (Exception, SystemExit) as error:
-            text = " ".join(str(error).split())[:160]
-            message = f"{path}: {file_format} cannot hold {mesh!r}: {type(error).__name__} {text}"
-            raise MeshError(message) from error
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MeshWarning)
-            lost = _lost(mesh, read(temporary), path)
-    if lost:
-        warnings.warn(f"{path}: {file_format} does not hold {', '.join(lost)}", MeshWarning, stacklevel=3)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            raw = meshio.Mesh(
+                points,
+                [(block.type, block.nodes) for block in mesh.cells],
+                point_data=plain.point_arrays,
+                cell_data={name: np.split(v, ends[:-1]) for name, v in plain.cell_arrays.items()},
+                point_sets=dict(mesh.point_sets),
+                cell_sets={name: _per_block(index, ends) for name, index in mesh.cell_sets.items()},
+            )
+            meshio.write(path, raw, file_format)
+    except (Exception, SystemExit) as error:
+        # meshio's writers raise whatever they trip over.
+        raise MeshError(f"{file_format}: {type(error).__name__} {' '.join(str(error).split())[:160]}") from error
 
 
 def _per_block(index: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:

@@ -42,7 +42,8 @@ def write_xdmf(meshes: Sequence[Mesh], path: Path) -> None:
 
 
 def _grid(parent: Element, mesh: Mesh, group: Any, file_name: str) -> None:
-    plain = to_plain(mesh)
+    columns = max(2, mesh.points.shape[1])
+    plain = to_plain(mesh, columns)
     texts = [name for name, values in plain.global_arrays.items() if values.dtype.kind == "U"]
     if texts:
         raise MeshError(f"global_fields['{texts[0]}']: .xdmf cannot hold text; write .vtu ({mesh.source})")
@@ -51,9 +52,8 @@ def _grid(parent: Element, mesh: Mesh, group: Any, file_name: str) -> None:
         SubElement(grid, "Time", Value=repr(float(mesh.time)))
     if plain.note:
         SubElement(grid, "Information", Name=NOTE, Value=plain.note)
-    columns = mesh.points.shape[1]
-    points = np.pad(mesh.points, ((0, 0), (0, 1))) if columns == 1 else mesh.points
-    geometry = SubElement(grid, "Geometry", GeometryType="XYZ"[: points.shape[1]])
+    points = np.pad(mesh.points, ((0, 0), (0, columns - mesh.points.shape[1])))
+    geometry = SubElement(grid, "Geometry", GeometryType="XYZ"[:columns])
     _item(geometry, "points", points, group, file_name)
     _topology(grid, mesh, group, file_name)
     for centre, arrays in (
@@ -109,7 +109,6 @@ def _item(parent: Element, name: str, values: np.ndarray, group: Any, file_name:
     item = SubElement(
         parent,
         "DataItem",
-        DataType=kind,
         NumberType=kind,
         Precision=str(values.dtype.itemsize),
         Dimensions=dimensions,
