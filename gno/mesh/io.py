@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from gno.mesh import exodus, frd, meshioreader, pvd, vtkreaders, xdmf
 from gno.mesh.mesh import Mesh, MeshError
-from gno.mesh.meshioreader import read_with_meshio
+from gno.mesh.meshioreader import read_rare, read_with_meshio
 from gno.mesh.text import read_mfem, read_su2, read_ucd
 from gno.mesh.vtklegacy import read_vtk_legacy
 from gno.mesh.vtkreaders import read_with_vtk
@@ -34,7 +34,9 @@ _OWN_READERS: dict[str, Callable[[Path], Mesh]] = {
     ".vtp": read_vtk_xml,
     ".vtu": read_vtk_xml,
 }
-READABLE = tuple(sorted({".pvd", *_OWN_READERS, *_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS}))
+READABLE = tuple(
+    sorted({".pvd", *_OWN_READERS, *_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS, *meshioreader.RARE})
+)
 """Extensions that ``read`` knows."""
 
 
@@ -115,9 +117,11 @@ def _single_reader(path: Path) -> Callable[[Path], Mesh]:
         return read_mfem
     if suffix == ".inp" and not head.lstrip().startswith(b"*"):
         return read_ucd
+    if suffix in meshioreader.RARE:
+        return functools.partial(read_rare, file_format=meshioreader.RARE[suffix])
     file_format = meshioreader.FORMATS.get(suffix)
     if file_format is None:
         raise MeshError(f"{path}: expected one of {', '.join(READABLE)}, got '{suffix}'")
     if suffix == ".msh" and b"$" not in head:
-        file_format = "ansys"
+        return functools.partial(read_rare, file_format="ansys")
     return functools.partial(read_with_meshio, file_format=file_format)

@@ -65,7 +65,8 @@ def _in_group(mesh: Mesh, group: Group, points: np.ndarray) -> tuple[sparse.csr_
     weights = np.stack([_barycentric(points, corners[piece]) for piece in near.T], axis=1)
     best, row = weights.min(2).argmax(1), np.arange(len(points))
     score = weights[row, best].min(1)
-    weight = np.clip(weights[row, best], 0, None)
+    weight = weights[row, best]
+    weight = np.where(weight > 1e-9, weight, 0.0)  # cut off outside; and a point on a node is that node, not nearly so
     weight /= weight.sum(1, keepdims=True)
     piece = near[row, best]
     values = np.einsum("nk,nkv->nv", weight, corner_weights[piece % n_pieces])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gno.mesh.apart import answer, read_apart
 from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
 from gno.mesh.ordering import lattice
 from gno.mesh.plain import split_sets
@@ -29,6 +32,9 @@ FORMATS = {
     ".ply": "ply",
     ".obj": "obj",
     ".off": "off",
+}
+"""What meshio calls the format of each extension."""
+RARE = {
     ".h5m": "h5m",
     ".ugrid": "ugrid",
     ".f3grid": "flac3d",
@@ -39,7 +45,7 @@ FORMATS = {
     ".ele": "tetgen",
     ".wkt": "wkt",
 }
-"""What meshio calls the format of each extension."""
+"""Formats of which meshio's readers wait for ever on a file that was cut off; they get a process of their own."""
 
 _CLOUDS = ("ply", "obj", "off", "wkt")
 """Formats in which points without cells are a point cloud, not half a file."""
@@ -56,6 +62,7 @@ def read_with_meshio(path: Path, file_format: str) -> Mesh:
     """
     import meshio
 
+    _check_frame(path, file_format)
     talk = io.StringIO()
     try:
         with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk), warnings.catch_warnings():
@@ -70,10 +77,40 @@ def read_with_meshio(path: Path, file_format: str) -> Mesh:
     return _to_mesh(raw, path, file_format)
 
 
+def read_rare(path: Path, file_format: str) -> Mesh:
+    """Read a file with meshio in a process of its own."""
+    return read_apart("gno.mesh.meshioreader", path, file_format)
+
+
+def _check_frame(path: Path, file_format: str) -> None:
+    """Lines without which meshio's reader waits for ever.
+
+    Raises:
+        MeshError: such a line is missing.
+    """
+    if file_format == "ply" and not re.search(rb"(?m)^\s*end_header\s*$", path.read_bytes()):
+        raise MeshError(f"{path}: expected a line 'end_header', got none (file cut off?)")
+    if file_format == "off" and not re.search(rb"(?m)^\s*\d+\s+\d+", path.read_bytes()):
+        raise MeshError(f"{path}: expected a line with the numbers of nodes and faces, got none (file cut off?)")
+
+
+class _Ending(io.StringIO):
+    """Text that says so when it is read past its end again and again."""
+
+    _past_end = 0
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+        line = super().readline(-1 if size is None else size)
+        self._past_end = 0 if line else self._past_end + 1
+        if self._past_end > 8:
+            raise EOFError("the file ends too early")
+        return line
+
+
 def _bulk(path: Path) -> Any:
     """A Nastran file for meshio, which wants the words around the bulk data that mesh generators leave out."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    return path if "BEGIN BULK" in text.upper() else io.StringIO(f"BEGIN BULK\n{text}\nENDDATA\n")
+    return _Ending(text if "BEGIN BULK" in text.upper() else f"BEGIN BULK\n{text}\nENDDATA\n")
 
 
 def _reason(error: BaseException, talk: str) -> str:
@@ -161,3 +198,7 @@ def _named_tags(names: dict[int, list[str]] | None, tags: np.ndarray | None) -> 
             for group in groups:
                 found.setdefault(group, []).append(np.flatnonzero(tags == tag))
     return {group: np.concatenate(parts) for group, parts in found.items()}
+
+
+if __name__ == "__main__":
+    raise SystemExit(answer(lambda: read_with_meshio(Path(sys.argv[1]), sys.argv[3]), sys.argv[2]))

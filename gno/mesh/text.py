@@ -83,6 +83,7 @@ def read_su2(path: Path) -> Mesh:
     cells: list[tuple[str, list[int]]] = []
     markers: dict[str, list[tuple[str, list[int]]]] = {}
     marker = ""
+    n_markers = -1
     for line in lines:
         key, _, value = (part.strip() for part in line.partition("="))
         if key == "NDIME":
@@ -94,6 +95,8 @@ def read_su2(path: Path) -> Mesh:
         elif key == "NPOIN":
             rows = lines.take(_integer(value.split()[0] if value else "", lines), "points")
             points = _table([row[:dim] for row in rows], dim, lines)
+        elif key == "NMARK":
+            n_markers = _integer(value, lines)
         elif key == "MARKER_TAG":
             marker = value
             if marker in markers:
@@ -102,6 +105,9 @@ def read_su2(path: Path) -> Mesh:
             markers[marker] = _typed_cells(lines, _integer(value, lines), _SU2, f"marker '{marker}'")
     if dim not in (2, 3) or not len(points) or not cells:
         raise MeshError(f"{path}: expected NDIME, NPOIN and NELEM with points and elements (file cut off?)")
+    if len(markers) != n_markers:
+        expected = n_markers if n_markers >= 0 else "NMARK and as many"
+        raise MeshError(f"{path}: expected {expected} markers, got {len(markers)} (file cut off?)")
     blocks = _runs(cells)
     cell_sets = {}
     for name, facets in markers.items():

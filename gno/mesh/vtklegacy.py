@@ -146,6 +146,7 @@ class _State:
     """What has been read so far."""
 
     def __init__(self) -> None:
+        self.kind = ""
         self.points: np.ndarray | None = None
         self.cells: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
@@ -191,6 +192,7 @@ def _keyword(key: str, rest: list[str], cursor: _Cursor, state: _State) -> None:
         kinds = ("UNSTRUCTURED_GRID", "POLYDATA", "STRUCTURED_POINTS", "STRUCTURED_GRID", "RECTILINEAR_GRID")
         if rest[0].upper() not in kinds:
             raise cursor.fail(f"expected a mesh, got a data set '{rest[0]}'")
+        state.kind = rest[0].upper()
     elif key == "POINTS":
         cursor.give_back(rest[2:])
         state.points = cursor.array(3 * int(rest[0]), rest[1]).reshape(-1, 3)
@@ -319,8 +321,8 @@ def _put(name: str, values: np.ndarray, components: int, cursor: _Cursor, state:
 
 
 def _finish(state: _State, cursor: _Cursor) -> Mesh:
-    if state.pending is not None:
-        raise MeshError(f"{cursor.path}: expected CELL_TYPES after CELLS, got none (file cut off?)")
+    if state.pending is not None or (state.kind == "UNSTRUCTURED_GRID" and not state.cells):
+        raise MeshError(f"{cursor.path}: expected CELLS and CELL_TYPES, got none (file cut off?)")
     if state.dimensions:
         points, cells = _structured(state, cursor)
     else:

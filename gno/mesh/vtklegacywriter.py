@@ -38,11 +38,10 @@ def write_vtk_legacy(mesh: Mesh, path: Path) -> None:
         out.write(b"# vtk DataFile Version 5.1\nmesh\nBINARY\nDATASET UNSTRUCTURED_GRID\n")
         _field(out, global_arrays)
         _array(out, f"POINTS {mesh.n_nodes}", points)
-        if len(codes):
-            out.write(f"CELLS {len(codes) + 1} {len(connectivity)}\n".encode())
-            _array(out, "OFFSETS", np.concatenate([[0], offsets]))
-            _array(out, "CONNECTIVITY", connectivity.astype(np.int64))
-            out.write(f"CELL_TYPES {len(codes)}\n".encode() + codes.astype(">i4").tobytes() + b"\n")
+        out.write(f"CELLS {len(codes) + 1} {len(connectivity)}\n".encode())
+        _array(out, "OFFSETS", np.concatenate([[0], offsets]))
+        _array(out, "CONNECTIVITY", connectivity.astype(np.int64))
+        out.write(f"CELL_TYPES {len(codes)}\n".encode() + codes.astype(">i4").tobytes() + b"\n")
         for key, size, arrays in (
             ("POINT_DATA", mesh.n_nodes, plain.point_arrays),
             ("CELL_DATA", mesh.n_cells, plain.cell_arrays),

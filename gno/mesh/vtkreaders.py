@@ -1,27 +1,23 @@
 """Formats that only VTK reads: CGNS, and VTK's structured, parallel and multi-block XML files.
 
-VTK and the libraries below it may end the process on a damaged file. They run in a process of their own, which hands
-the mesh over as a .vtu file.
+VTK and the libraries below it may end the process on a damaged file, so they get one of their own.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gno.mesh.apart import answer, read_apart
 from gno.mesh.mesh import CellBlock, Mesh, MeshError
 from gno.mesh.plain import NOTE, TIME, Plain, from_plain
 from gno.mesh.sets import boundary_nodes
 from gno.mesh.vtkcells import blocks_from_vtk
-from gno.mesh.vtu import read_vtk_xml, write_vtu
 
 _READERS = {
     ".cgns": ("vtkIOCGNSReader", "vtkCGNSReader"),
@@ -35,31 +31,14 @@ _READERS = {
 """Module and class of VTK's reader; ``.vtu`` comes here only if it is packed with LZ4."""
 SUFFIXES = tuple(suffix for suffix in _READERS if suffix != ".vtu")
 
-_SECONDS = 60
-_BYTES_PER_SECOND = 1_000_000
-_REFUSED = 3
-
 
 def read_with_vtk(path: Path) -> Mesh:
     """Read a file with VTK, in a process of its own.
 
     Raises:
-        MeshError: VTK reported an error, found no points, died or took longer than a minute and a second per MB.
+        MeshError: VTK reported an error, found no points, died or took too long.
     """
-    limit = _SECONDS + path.stat().st_size / _BYTES_PER_SECOND
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "mesh.vtu"
-        command = [sys.executable, "-m", __name__, str(path.absolute()), str(result)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part or "." for part in sys.path)}
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, timeout=limit, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise MeshError(f"{path}: expected VTK to read it within {limit:.0f} s, got no answer") from error
-        if done.returncode == _REFUSED:
-            raise MeshError(result.read_text(encoding="utf-8"))
-        if done.returncode or not result.is_file():
-            raise MeshError(f"{path}: damaged or cut off: VTK ended with status {done.returncode}")
-        return read_vtk_xml(result).replace(source=str(path))
+    return read_apart("gno.mesh.vtkreaders", path)
 
 
 def _read_here(path: Path) -> Mesh:
@@ -270,14 +249,5 @@ def _zone_fields(zones: list[tuple[Any, int, int]], n_cells: int, *, cells: bool
     return result
 
 
-def _main(path: str, result: str) -> int:
-    try:
-        write_vtu(_read_here(Path(path)), Path(result))
-    except MeshError as error:
-        Path(result).write_text(str(error), encoding="utf-8")
-        return _REFUSED
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(_main(*sys.argv[1:]))
+    raise SystemExit(answer(lambda: _read_here(Path(sys.argv[1])), sys.argv[2]))
