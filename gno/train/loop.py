@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Parts = dict[str, Mapping[str, Tensor]]
 Save = Callable[[str, Parts, dict[str, Any]], None]
 
+# Of a budget of minutes, validation may take this much.
+SCORING_SHARE = 0.1
+
 
 @dataclasses.dataclass
 class Progress:
@@ -100,7 +103,7 @@ class Loop:
         self.summed = 0  # steps in these sums
         self.progress = Progress()
         self.resumed_seconds, self.started, self.saved = 0.0, time.monotonic(), time.monotonic()
-        self.stopping = False
+        self.scoring, self.stopping = 0.0, False
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], progress: Progress) -> None:
         """Go on from a checkpoint."""
@@ -126,7 +129,8 @@ class Loop:
                 raise Interrupted(f"stopped after {self.progress.step} steps")
             if int(share * self.settings.validations) > self.progress.validations:
                 self.progress.validations = int(share * self.settings.validations)
-                self.score()
+                if not self.scoring_too_long():
+                    self.score()
                 self.checkpoint()
             elif time.monotonic() - self.saved > 60 * self.settings.save_minutes:
                 self.checkpoint()
@@ -186,9 +190,14 @@ class Loop:
             return progress.seconds / (60 * settings.minutes)
         return progress.step / steps_in_budget(len(self.samples), settings)
 
+    def scoring_too_long(self) -> bool:
+        """Whether validation takes more than its share of a budget of minutes."""
+        return self.settings.minutes is not None and self.scoring > SCORING_SHARE * self.progress.seconds
+
     def score(self) -> None:
         """Validate the averaged weights and keep the best ones; without validation files the latest are the best."""
         self.log()
+        start = time.monotonic()
         if self.fabric.is_global_zero:
             scores = self.validate(self.average)
             self.report.scores(self.progress, scores)
@@ -197,6 +206,7 @@ class Loop:
                 self.progress.best = score
                 self.save("best", {"average": self.average.state_dict()}, dataclasses.asdict(self.progress))
         self.fabric.barrier()
+        self.scoring += time.monotonic() - start
 
     def checkpoint(self) -> None:
         """Save all that is needed to go on."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from gno.train.case import Training
 
@@ -30,22 +31,73 @@ def adamw(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
 
 
 def muon(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """Muon for the matrices of hidden layers, AdamW for the rest.
-
-    Muon replaces the momentum M of a matrix by the nearest orthogonal one, (M Mᵀ)^(−1/2) M, scaled so that its root
-    mean square is that of a step of AdamW. Source: K. Jordan et al., Muon: an optimizer for hidden layers, 2024.
-    """
+    """Muon for the matrices of hidden layers, AdamW for the rest."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     hidden = [p for p in parameters if p.ndim == 2 and min(p.shape) >= THIN]
     known = {id(p) for p in hidden}
     rest = [p for p in parameters if id(p) not in known]
-    parts = [
-        torch.optim.Muon(
-            hidden, lr=2 * settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
+    if not hidden:
+        return adamw(model, settings)
+    return Together(
+        Muon(hidden, lr=2 * settings.lr, weight_decay=settings.weight_decay),
         torch.optim.AdamW(_groups(rest, settings), lr=settings.lr, betas=(0.9, 0.98), fused=settings.precision != "16"),
-    ]
-    return Together(*parts)
+    )
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps whose matrix is orthogonal: momentum M, replaced by (M Mᵀ)^(−1/2) M.
+
+        W ← (1 − lr·decay) W − lr · 0.2 √max(rows, columns) · orthogonal(M)
+
+    The factor gives a step the root mean square of one of AdamW. Matrices of one shape are turned together, in
+    float32: on a CPU that takes a fraction of the time of one after the other in bfloat16.
+
+    Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024; the factor after
+    J. Liu et al., Muon is scalable for LLM training, 2025.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], *, lr: float, weight_decay: float, momentum: float = 0.95
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    shapes[parameter.shape].append(parameter)
+            for shape, parameters in shapes.items():
+                turned = orthogonal(torch.stack([self._direction(p, group["momentum"]) for p in parameters]))
+                size = 0.2 * max(shape) ** 0.5
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parameters, list(turned.unbind()), alpha=-group["lr"] * size)
+
+    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Nesterov's look ahead along the momentum."""
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(state["momentum_buffer"], momentum)
+
+
+def orthogonal(matrices: Float[Tensor, "n rows columns"], steps: int = 5) -> Float[Tensor, "n rows columns"]:
+    """About (M Mᵀ)^(−1/2) M of every matrix: singular values go to between 0.7 and 1.2, by iteration of a quintic.
+
+    >>> orthogonal(torch.diag(torch.tensor([3.0, 1.0]))[None]).diagonal(dim1=1, dim2=2).round(decimals=1).min() > 0.6
+    tensor(True)
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x
 
 
 class Together(torch.optim.Optimizer):

@@ -85,7 +85,9 @@ class Report:
         if self.bar:
             text = "  ".join(f"{name} {value:.2%}" for name, value in scores.items() if "@" not in name)
             self.bar.console.print(
-                f"step {progress.step:6d}  {progress.seconds:6.0f} s  validation  {text}", highlight=False
+                f"step {progress.step:6d}  {progress.seconds:6.0f} s  validation  {text}",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def _write(self, progress: Progress, values: Mapping[str, float]) -> None:

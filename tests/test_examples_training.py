@@ -1,0 +1,26 @@
+"""The examples run, in a reduced form, and learn."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "largest_error"),
+    [("quickstart.py", ["0.2", "16"], 1.1), ("own_arrays.py", ["12"], 0.25)],
+)
+def test_it_runs_and_learns(script, arguments, largest_error, tmp_path):
+    command = [sys.executable, str(EXAMPLES / script), str(tmp_path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < largest_error
+
+
+def test_the_quickstart_is_short():
+    lines = (EXAMPLES / "quickstart.py").read_text().splitlines()
+    code = [line for line in lines if line.strip() and not line.startswith(("import", "from", "#"))]
+    assert len(code) < 40
