@@ -22,7 +22,7 @@ UNCOUNTED = (".inp", ".bdf", ".stl", ".obj", ".pvd")
 
 def outcome(path: Path) -> Mesh | str:
     """The mesh, or the message of the one error that is allowed."""
-    with within(10), warnings.catch_warnings():
+    with within(60), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return read(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gno.mesh.mesh import CellBlock, Mesh, MeshError
+from gno.mesh.mesh import CellBlock, Mesh, MeshError, named_once
 from gno.mesh.shapes import cell_dim, family, reference_nodes, shape
 
 SUFFIXES = (".e", ".ex2", ".exo", ".exii", ".g", ".gen")
@@ -73,9 +73,9 @@ def read_exodus(path: Path, step: int) -> Mesh:
         return Mesh(
             _points(data, path),
             tuple(blocks),
-            _point_fields(data, step) if has_steps else {},
-            _cell_fields(data, step, used, first) if has_steps else {},
-            _global_fields(data, step) if has_steps else {},
+            _point_fields(data, step, path) if has_steps else {},
+            _cell_fields(data, step, used, first, path) if has_steps else {},
+            _global_fields(data, step, path) if has_steps else {},
             point_sets,
             {name: np.arange(first[k], first[k + 1]) for k, name in enumerate(_names(data, "eb", used))},
             time=float(times[step]) if times is not None and has_steps else None,
@@ -225,15 +225,15 @@ def _variable(data: Any, name: str, old: str, k: int, step: int) -> np.ndarray:
     return np.asarray(data.variables[old][step, k])
 
 
-def _point_fields(data: Any, step: int) -> dict[str, np.ndarray]:
-    names = _texts(data, "name_nod_var")
+def _point_fields(data: Any, step: int, path: Path) -> dict[str, np.ndarray]:
+    names = named_once(_texts(data, "name_nod_var"), "node variables", path)
     return {name: _variable(data, f"vals_nod_var{k + 1}", "vals_nod_var", k, step) for k, name in enumerate(names)}
 
 
-def _cell_fields(data: Any, step: int, used: list[int], first: np.ndarray) -> dict[str, np.ndarray]:
+def _cell_fields(data: Any, step: int, used: list[int], first: np.ndarray, path: Path) -> dict[str, np.ndarray]:
     """Element variables; NaN on blocks that do not have them."""
     fields = {}
-    for k, name in enumerate(_texts(data, "name_elem_var")):
+    for k, name in enumerate(named_once(_texts(data, "name_elem_var"), "element variables", path)):
         values = np.full(first[-1], np.nan)
         for number, block in enumerate(used):
             stored = f"vals_elem_var{k + 1}eb{block}"
@@ -243,7 +243,7 @@ def _cell_fields(data: Any, step: int, used: list[int], first: np.ndarray) -> di
     return fields
 
 
-def _global_fields(data: Any, step: int) -> dict[str, np.ndarray]:
+def _global_fields(data: Any, step: int, path: Path) -> dict[str, np.ndarray]:
     values = _values(data, "vals_glo_var")
-    names = _texts(data, "name_glo_var")
+    names = named_once(_texts(data, "name_glo_var"), "global variables", path)
     return {} if values is None else {name: values[step, k : k + 1] for k, name in enumerate(names)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gno.mesh.mesh import CellBlock, Mesh, MeshError
+from gno.mesh.mesh import CellBlock, Mesh, MeshError, named_once
 
 _SOLID = [*range(12), *range(16, 20), *range(12, 16)]
 _WEDGE = [*range(9), 12, 13, 14, 9, 10, 11]
@@ -33,18 +33,18 @@ _TYPES: dict[int, tuple[str, int, list[int] | None]] = {
 
 @dataclasses.dataclass(frozen=True)
 class _Result:
-    """One field at one time: where its lines are."""
+    """One field of one step: where its lines are. Modes of one frequency differ in the step's number only."""
 
     name: str
     n_components: int
-    time: float
+    step: tuple[str, float]
     first: int
     last: int
 
 
 def frd_times(path: Path) -> list[float]:
     """Times of the steps of a file; empty if it has a mesh only."""
-    return _times(_results(_lines(path), path))
+    return [time for _, time in _steps(_results(_lines(path), path))]
 
 
 def read_frd(path: Path, step: int) -> Mesh:
@@ -57,13 +57,12 @@ def read_frd(path: Path, step: int) -> Mesh:
     numbers, points = _nodes(lines, path)
     blocks, about = _elements(lines, numbers, path)
     results = _results(lines, path)
-    times = _times(results)
-    fields = {}
-    for result in results:
-        if times and result.time == times[step]:
-            fields[result.name] = _values(lines[result.first : result.last], result, numbers, path)
+    steps = _steps(results)
+    chosen = [result for result in results if result.step == steps[step]]
+    named_once([result.name for result in chosen], "results of one step", path)
+    fields = {result.name: _values(lines[result.first : result.last], result, numbers, path) for result in chosen}
     cell_fields = {"group": about[:, 0], "material": about[:, 1]}
-    time = times[step] if times else None
+    time = steps[step][1] if steps else None
     return Mesh(points, tuple(blocks), fields, cell_fields, time=time, source=str(path))
 
 
@@ -149,13 +148,13 @@ def _cells(code: int, rows: list[list[int]], numbers: np.ndarray, order: np.ndar
 
 def _results(lines: list[str], path: Path) -> list[_Result]:
     found = []
-    time = 0.0
+    step = ("", 0.0)
     name = ""
     count = first = 0
     for k, line in enumerate(lines):
         if line.startswith("  100C"):
             try:
-                time = float(line[12:24])
+                step = (line[7:12], float(line[12:24]))
             except ValueError as error:
                 raise MeshError(f"{path}: line {k + 1}: expected a time: {error}") from error
         elif line.startswith(" -4"):
@@ -165,13 +164,13 @@ def _results(lines: list[str], path: Path) -> list[_Result]:
             count += line[33:38].strip() != "1"
             first = k + 1
         elif line.startswith(" -3") and name:
-            found.append(_Result(name, count, time, first, k))
+            found.append(_Result(name, count, step, first, k))
             name = ""
     return found
 
 
-def _times(results: list[_Result]) -> list[float]:
-    return list(dict.fromkeys(result.time for result in results))
+def _steps(results: list[_Result]) -> list[tuple[str, float]]:
+    return list(dict.fromkeys(result.step for result in results))
 
 
 def _values(lines: list[str], result: _Result, numbers: np.ndarray, path: Path) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -150,6 +151,18 @@ class Mesh:
             counts[block.type] = counts.get(block.type, 0) + len(block)
         cells = ", ".join(f"{n} {name}" for name, n in counts.items()) or "no cells"
         return f"Mesh({self.n_nodes} nodes, {cells}, {self.dim}-D)"
+
+
+def named_once(names: Sequence[str], what: str, path: object) -> Sequence[str]:
+    """The names, if each is there once.
+
+    Raises:
+        MeshError: a name that stands for two things in a file.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise MeshError(f"{path}: {what}: expected each name once, got '{twice[0]}' twice")
+    return names
 
 
 def _index_set(kind: str, name: str, index: np.ndarray) -> np.ndarray:

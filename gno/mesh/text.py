@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
+from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning, named_once
 from gno.mesh.sets import boundary_nodes
 
 _SU2 = {
@@ -186,6 +186,7 @@ def _ucd_values(lines: _Lines, size: int, what: str) -> dict[str, np.ndarray]:
     """Fields behind a line with the components of each and a line with the name of each."""
     widths = [_integer(word, lines) for word in lines.take(1, f"fields of {what}")[0][1:]]
     names = [" ".join(row).split(",")[0].strip() for row in lines.take(len(widths), f"field names of {what}")]
+    named_once(names, f"fields of {what}", lines.path)
     table = _table(lines.take(size, f"values of {what}"), 1 + sum(widths), lines)[:, 1:]
     columns = np.split(table, np.cumsum(widths)[:-1], axis=1)
     return {n: c[:, 0] if c.shape[1] == 1 else c for n, c in zip(names, columns, strict=True)}

@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from gno.mesh.files import atomic
-from gno.mesh.mesh import Mesh, MeshError
+from gno.mesh.mesh import Mesh, MeshError, named_once
 from gno.mesh.plain import NOTE, TIME, Plain, from_plain, to_plain
 from gno.mesh.vtkcells import blocks_to_vtk, renumber_old_hexahedra
 
@@ -147,10 +147,9 @@ def _count(element: ElementTree.Element, name: str, file: _File) -> int:
 
 def _section(piece: ElementTree.Element, tag: str, size: int, file: _File) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
-    for element in piece.findall(f"{tag}/DataArray") + piece.findall(f"{tag}/Array"):
-        name = element.get("Name", "")
-        if name in found:
-            raise MeshError(f"{file.source}: {tag}: expected each name once, got '{name}' twice")
+    elements = piece.findall(f"{tag}/DataArray") + piece.findall(f"{tag}/Array")
+    names = named_once([element.get("Name", "") for element in elements], tag, file.source)
+    for name, element in zip(names, elements, strict=True):
         found[name] = _array(element, file)
         if len(found[name]) != size:
             raise MeshError(f"{file.source}: {tag} '{name}': expected {size} values, got {len(found[name])}")
@@ -159,7 +158,8 @@ def _section(piece: ElementTree.Element, tag: str, size: int, file: _File) -> di
 
 def _field_data(grid: ElementTree.Element, file: _File) -> dict[str, np.ndarray]:
     elements = grid.findall("FieldData/DataArray") + grid.findall("FieldData/Array")
-    return {element.get("Name", ""): _array(element, file) for element in elements}
+    names = named_once([element.get("Name", "") for element in elements], "FieldData", file.source)
+    return {name: _array(element, file) for name, element in zip(names, elements, strict=True)}
 
 
 def _vtu_cells(piece: ElementTree.Element, file: _File) -> Cells:
