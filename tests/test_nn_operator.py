@@ -203,3 +203,27 @@ def test_missing_and_leaking_fields_are_named():
     bare = mesh.replace(point_fields={"u": mesh.point_fields["u"]})
     with pytest.raises(ValueError, match="point field 'a'"):
         build_sample(bare, spec_of(mesh))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_probes_change_nothing_on_the_mesh(dim):
+    mesh = square(7, dim=dim)
+    spec = spec_of(mesh)
+    probes = np.random.default_rng(0).uniform(0.02, 0.98, (300, dim))
+    plain, probed = build_sample(mesh, spec, torch.float64), build_sample(mesh, spec, torch.float64, probes=probes)
+    model = operator_for(plain)
+    one, two = model(collate([plain])), model(collate([probed]))
+    assert difference(two.fields[0][: mesh.n_nodes], one.fields[0]) < 1e-12
+    assert torch.isfinite(two.fields[0][mesh.n_nodes :]).all()
+    for s in range(1, 3):
+        torch.testing.assert_close(two.mass[s], one.mass[s], rtol=1e-12, atol=1e-15)
+
+
+def test_a_probe_at_a_node_reads_about_what_the_node_reads():
+    mesh = square(17)
+    spec = spec_of(mesh)
+    sample = build_sample(mesh, spec, torch.float64, probes=mesh.points)
+    model = operator_for(build_sample(mesh, spec, torch.float64))
+    u = model(collate([sample])).fields[0]
+    nodes, probes = u[: mesh.n_nodes], u[mesh.n_nodes :]
+    assert ((nodes - probes).norm() / (nodes - nodes.mean(0)).norm()).item() < 0.05

@@ -45,10 +45,11 @@ def geometry_features(
     return np.concatenate(columns, axis=1)
 
 
-def in_units(mesh: Mesh, unit: float) -> Float[np.ndarray, "n_nodes dim"]:
-    """Node positions relative to the middle of the mesh's bounding box, in units of the case."""
-    points = mesh.points[:, : mesh.dim].astype(np.float64)
-    return (points - (points.min(0) + points.max(0)) / 2) / unit
+def in_units(mesh: Mesh, unit: float, points: Float[np.ndarray, "n dim"] | None = None) -> Float[np.ndarray, "n dim"]:
+    """Positions (of the nodes, or of other points) relative to the middle of the mesh's bounding box, in units."""
+    nodes = mesh.points[:, : mesh.dim].astype(np.float64)
+    places = nodes if points is None else np.asarray(points, dtype=np.float64)[:, : mesh.dim]
+    return (places - (nodes.min(0) + nodes.max(0)) / 2) / unit
 
 
 def _saturated(offset: np.ndarray) -> np.ndarray:
@@ -58,7 +59,7 @@ def _saturated(offset: np.ndarray) -> np.ndarray:
 
 
 def offset_direction(offset: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
-    """The offset saturated to length d/(1+d): smooth where the distance is zero, unlike the unit vector; 0 if infinite."""
+    """The offset saturated to length d/(1+d): smooth where the distance is 0, unlike the unit vector; 0 if infinite."""
     finite = np.where(np.isfinite(offset), offset, 0.0)
     return finite / (1 + np.linalg.norm(finite, axis=1, keepdims=True))
 
@@ -82,7 +83,7 @@ def nearest_on_facets(
 ) -> tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n dim"]]:
     """Vector from each point to the nearest place on the facets, and that facet's outward normal.
 
-    The nearest place is sought on the facets around the two nearest facet nodes. Without facets: infinite, and no normal.
+    The nearest place is sought on the facets around the two nearest facet nodes. Without facets: infinite, no normal.
     """
     if not len(facets):
         return np.full(points.shape, np.inf), np.zeros(points.shape)

@@ -9,14 +9,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy import sparse
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from gno.graph.features import geometry_features, in_units
-from gno.graph.hierarchy import Hierarchy, build_hierarchy
+from gno.graph.hierarchy import Hierarchy, Level, build_hierarchy
 from gno.graph.neighbours import nearest_edges
 from gno.graph.segment import Edges
-from gno.mesh import Mesh, cells_to_nodes, mesh_edges, node_mass
+from gno.mesh import Mesh, cells_to_nodes, interpolation, mesh_edges, node_mass
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
 FIRST_STEP = 2.0
@@ -242,43 +243,81 @@ class MeshData(Data):
 
 def hierarchy_of(mesh: Mesh, spec: SampleSpec) -> Hierarchy:
     """The levels that the operator will see, in units of the case; masses sum to one."""
-    mass = node_mass(mesh)
-    return build_hierarchy(
-        in_units(mesh, spec.unit),
-        mass / mass.sum(),
-        edges_of(mesh),
-        spec.spacings,
-        n_candidates=spec.n_candidates,
-    )
+    return _hierarchy(mesh, spec, in_units(mesh, spec.unit), node_mass(mesh), edges_of(mesh))
 
 
-def build_sample(mesh: Mesh, spec: SampleSpec, dtype: torch.dtype = torch.float32) -> MeshData:
+def _hierarchy(mesh: Mesh, spec: SampleSpec, points: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> Hierarchy:
+    return build_hierarchy(points, mass / mass.sum(), edges, spec.spacings, n_candidates=spec.n_candidates)
+
+
+def build_sample(
+    mesh: Mesh,
+    spec: SampleSpec,
+    dtype: torch.dtype = torch.float32,
+    *,
+    probes: Float[np.ndarray, "n_probes dim"] | None = None,
+) -> MeshData:
     """Everything about a mesh that training needs, computed once.
+
+    Args:
+        mesh: the mesh, with the inputs of the case, and the targets if it has them.
+        spec: how the case sees a mesh.
+        dtype: of all real tensors.
+        probes: further places, in the mesh's unit, at which fields are wanted: nodes 0 to n_nodes − 1 are the mesh's, the
+            probes follow. They are nodes without mass: every sum of the operator is weighted by mass, so they hear their
+            surroundings and nobody hears them; the prediction on the mesh stays what it was.
 
     Raises:
         ValueError: the mesh has another dimension than the case, or lacks an input.
     """
     if mesh.dim != spec.dim:
         raise ValueError(f"mesh: expected {spec.dim}-D, got {mesh.dim}-D ({mesh.source})")
-    data = MeshData(x=_stack([f.values(mesh) for f in spec.inputs], mesh, dtype))
-    if all(f.name in _store(mesh, f.location) for f in spec.targets):
-        data.y = _stack([f.values(mesh) for f in spec.targets], mesh, dtype)
-    points = in_units(mesh, spec.unit)
+    points, mass, edges = in_units(mesh, spec.unit), node_mass(mesh), edges_of(mesh)
+    inputs, targets = [f.values(mesh) for f in spec.inputs], None
+    if probes is None and all(f.name in _store(mesh, f.location) for f in spec.targets):
+        targets = [f.values(mesh) for f in spec.targets]
+    if probes is not None:
+        at = interpolation(mesh, np.asarray(probes))
+        inputs = [np.concatenate([values, at @ values]) for values in inputs]
+        points = np.concatenate([points, in_units(mesh, spec.unit, probes)])
+        mass = np.concatenate([mass, np.zeros(len(probes))])
+        heard = _probe_edges(at, edges)
+        row, column = at.nonzero()
+        edges = np.concatenate([edges, np.stack([column, mesh.n_nodes + row]).astype(np.int64)], axis=1)
+    data = MeshData(x=_stack(inputs, len(points), mesh, dtype))
+    if targets is not None:
+        data.y = _stack(targets, len(points), mesh, dtype)
     data.geometry = torch.as_tensor(geometry_features(mesh, points, spec.unit, spec.sets), dtype=dtype)
-    hierarchy = hierarchy_of(mesh, spec)
-    data.mass_0 = torch.as_tensor(hierarchy.levels[0].mass, dtype=dtype)
-    for s, level in enumerate(hierarchy.levels):
-        data[f"pos_{s}"] = torch.as_tensor(level.position, dtype=dtype)
-        data[f"spacing_{s}"] = torch.tensor([level.spacing], dtype=dtype)
-        data[f"edge_index_{s}"] = torch.as_tensor(level.edges)
-        data[f"edge_perm_{s}"] = torch.argsort(data[f"edge_index_{s}"][0], stable=True)
-        if level.link is not None:
-            data[f"link_{s}"] = torch.as_tensor(level.link)
-            data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)
-            data[f"link_perm_{s}"] = torch.argsort(data[f"link_{s}"].flatten(), stable=True)
-    slope = gradient_weights(points, hierarchy.levels[0].edges)
-    data.slope = torch.as_tensor(slope, dtype=dtype)
+    levels = list(_hierarchy(mesh, spec, points, mass, edges).levels)
+    if probes is not None:
+        own = levels[0].edges[:, levels[0].edges[1] < mesh.n_nodes]
+        levels[0] = dataclasses.replace(levels[0], edges=np.concatenate([own, heard], axis=1))
+    data.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
+    data.slope = torch.as_tensor(gradient_weights(points, levels[0].edges), dtype=dtype)
+    for s, level in enumerate(levels):
+        _add_level(data, s, level, dtype)
     return data
+
+
+def _probe_edges(at: sparse.csr_matrix, edges: np.ndarray) -> Int[np.ndarray, "2 n_edges"]:
+    """A probe hears the nodes it is interpolated from and their neighbours: the stencil of a node, if it lies on one."""
+    n = at.shape[1]
+    near = sparse.identity(n, format="csr") + sparse.coo_matrix((np.ones(edges.shape[1]), tuple(edges)), (n, n))
+    heard = (at @ (near + near.T)).tocsr()
+    heard.sort_indices()
+    probe, node = heard.nonzero()
+    return np.stack([node, n + probe]).astype(np.int64)
+
+
+def _add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
+    data[f"pos_{s}"] = torch.as_tensor(level.position, dtype=dtype)
+    data[f"spacing_{s}"] = torch.tensor([level.spacing], dtype=dtype)
+    data[f"edge_index_{s}"] = torch.as_tensor(level.edges)
+    data[f"edge_perm_{s}"] = torch.argsort(data[f"edge_index_{s}"][0], stable=True)
+    if level.link is not None:
+        data[f"link_{s}"] = torch.as_tensor(level.link)
+        data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)
+        data[f"link_perm_{s}"] = torch.argsort(data[f"link_{s}"].flatten(), stable=True)
 
 
 def gradient_weights(
@@ -290,7 +329,8 @@ def gradient_weights(
     """
     offset = points[edges[0]] - points[edges[1]]
     n, dim = points.shape
-    weight = 1 / np.maximum((offset**2).sum(1), 1e-300)
+    squared = (offset**2).sum(1)
+    weight = np.divide(1, squared, out=np.zeros_like(squared), where=squared > 0)  # a neighbour in the same place: none
     matrix = np.empty((n, dim, dim))
     for k in range(dim):
         for m in range(dim):
@@ -300,9 +340,9 @@ def gradient_weights(
     return np.einsum("ekm,em->ek", inverse[edges[1]], weight[:, None] * offset)
 
 
-def _stack(columns: list[np.ndarray], mesh: Mesh, dtype: torch.dtype) -> Tensor:
+def _stack(columns: list[np.ndarray], n: int, mesh: Mesh, dtype: torch.dtype) -> Tensor:
     if not columns:
-        return torch.empty(mesh.n_nodes, 0, dtype=dtype)
+        return torch.empty(n, 0, dtype=dtype)
     values = np.concatenate(columns, axis=1)
     bad = np.flatnonzero(~np.isfinite(values).all(1))
     if len(bad):
@@ -314,9 +354,11 @@ def collate(samples: Sequence[MeshData]) -> Batch:
     """A ragged batch; ``pos_s_batch`` says which mesh a node of level s belongs to."""
     n_levels = samples[0].n_levels
     batch = Batch.from_data_list(list(samples), follow_batch=[f"pos_{s}" for s in range(n_levels)])
-    # The largest mesh and the largest set of anchors, known on the host: padding then needs no look at the device.
-    batch.longest_mesh = max(d["pos_0"].shape[0] for d in samples)
-    batch.longest_anchors = max(sum(d[f"pos_{s}"].shape[0] for s in range(1, n_levels)) for d in samples)
+    # Sizes known on the host, so that padding needs no look at the device: the largest mesh, and the largest set of
+    # anchors from level s up.
+    sizes = np.array([[d[f"pos_{s}"].shape[0] for s in range(n_levels)] for d in samples])
+    batch.longest_mesh = int(sizes[:, 0].max())
+    batch.longest_from = [int(sizes[:, s:].sum(1).max()) for s in range(n_levels)]
     return batch
 
 

@@ -49,12 +49,13 @@ def mlp(n_in: int, width: int, n_out: int) -> nn.Sequential:
 
 @dataclasses.dataclass(frozen=True)
 class AnchorGraph:
-    """The anchors of all coarse levels as one graph, and as tokens; positions in spacings of each anchor's level."""
+    """The anchors of all coarse levels as one graph, and as tokens; the last of them are the keys. Positions in spacings of each anchor's level."""
 
     edges: Edges
     weights: Float[Tensor, " n_edges"]
     position: Float[Tensor, "n dim"]
     tokens: Tokens
+    keys: Tokens
 
 
 class Block(nn.Module):
@@ -72,7 +73,7 @@ class Block(nn.Module):
         v = v + self.kernel(self.norm_kernel(v), graph.position, graph.edges, graph.weights)
         if self.attention is not None:
             n = self.norm_attention(v)
-            v = v + self.attention(n, n, graph.tokens, graph.tokens)
+            v = v + self.attention(n, n[-len(graph.keys.place) :], graph.tokens, graph.keys)
         return v + self.mlp(self.norm_mlp(v))
 
 
@@ -146,12 +147,12 @@ class NeuroScale(nn.Module):
         v = self.encode(torch.cat([batch.x, batch.geometry], dim=1))  # (n_0, width)
         v = self.mesh_in(v, mesh, slope)
         levels = self._coarsen(v, batch)
-        graph = _anchor_graph(levels, batch)
+        graph = _anchor_graph(levels, batch, self.config.key_level)
         anchors = torch.cat([x.v for x in levels[1:]])  # all anchors of all levels, (n_1 + n_2 + …, width)
         anchors = anchors + self.scale.index_select(0, graph.tokens.scale)
         for block in self.blocks:
             anchors = block(anchors, graph)
-        v, attention = self._decode(v, anchors, levels, graph.tokens, batch, return_attention)
+        v, attention = self._decode(v, anchors, levels, graph, batch, return_attention)
         v = self.mesh_out(v, mesh, slope)
         return self._outputs(v, anchors, levels, attention)
 
@@ -173,7 +174,7 @@ class NeuroScale(nn.Module):
         levels.append(_LevelState(v, position, mass, batch[f"pos_{len(levels)}_batch"], None))
         return levels
 
-    def _decode(self, v, anchors, levels, tokens, batch, return_attention):
+    def _decode(self, v, anchors, levels, graph, batch, return_attention):
         fine, transfer, attention = levels[0], levels[0].transfer, None
         offset = _offsets(fine.position, levels[1].position, transfer.edges, _spacing(batch, 1))
         weights = [transfer.weights, *(transfer.weights.detach() * o for o in offset)]
@@ -182,12 +183,13 @@ class NeuroScale(nn.Module):
             return v, None
         here = torch.zeros_like(fine.batch)
         at = Tokens.build(fine.position, fine.mass, here, fine.batch, batch.num_graphs, batch.longest_mesh)
-        queries, keys = self.norm_query(v), self.norm_key(anchors)
+        queries, anchors = self.norm_query(v), self.norm_key(anchors)
+        keys = anchors[-len(graph.keys.place) :]
         if return_attention:
-            coarse = self.attend.scale_attention(keys, keys, tokens, tokens)
+            coarse = self.attend.scale_attention(anchors, keys, graph.tokens, graph.keys)
             coarse = coarse.split([len(x.v) for x in levels[1:]])
-            attention = (self.attend.scale_attention(queries, keys, at, tokens), *coarse)
-        return v + self.attend(queries, keys, at, tokens), attention
+            attention = (self.attend.scale_attention(queries, keys, at, graph.keys), *coarse)
+        return v + self.attend(queries, keys, at, graph.keys), attention
 
     def _outputs(self, v: Tensor, anchors: Tensor, levels: list[_LevelState], attention) -> Output:
         values = [v, *anchors.split([len(x.v) for x in levels[1:]])]
@@ -224,7 +226,7 @@ def _offsets(fine: Tensor, coarse: Tensor, edges: Edges, spacing: Tensor) -> tup
     return (offset / spacing).T.contiguous().unbind(0)
 
 
-def _anchor_graph(levels: list[_LevelState], batch: Batch) -> AnchorGraph:
+def _anchor_graph(levels: list[_LevelState], batch: Batch, key_level: int) -> AnchorGraph:
     """Edges among the anchors of each level with weights m_j b_ij over their sum, b = exp(−|x_ij|²)."""
     coarse, edges, weights, place = levels[1:], [], [], []
     for s, level in enumerate(coarse, start=1):
@@ -234,10 +236,16 @@ def _anchor_graph(levels: list[_LevelState], batch: Batch) -> AnchorGraph:
         edges.append(near)
         weights.append(_over_sum(w.detach(), near))
         place.append(position)
-    scale = torch.cat([torch.full_like(x.batch, s) for s, x in enumerate(coarse, start=1)])
-    position, mass, mesh = (torch.cat([getattr(x, name) for x in coarse]) for name in ("position", "mass", "batch"))
-    tokens = Tokens.build(position, mass, scale, mesh, batch.num_graphs, batch.longest_anchors)
-    return AnchorGraph(Edges.union(edges), torch.cat(weights), torch.cat(place), tokens)
+    tokens, keys = _tokens(levels, 1, batch), _tokens(levels, key_level, batch)
+    return AnchorGraph(Edges.union(edges), torch.cat(weights), torch.cat(place), tokens, keys)
+
+
+def _tokens(levels: list[_LevelState], first: int, batch: Batch) -> Tokens:
+    """The nodes of the levels from ``first`` up as tokens."""
+    part = levels[first:]
+    scale = torch.cat([torch.full_like(x.batch, s) for s, x in enumerate(part, start=first)])
+    position, mass, mesh = (torch.cat([getattr(x, name) for x in part]) for name in ("position", "mass", "batch"))
+    return Tokens.build(position, mass, scale, mesh, batch.num_graphs, batch.longest_from[first])
 
 
 def _over_sum(weights: Tensor, edges: Edges) -> Tensor:
