@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mesh_cases import TINY
+from mesh_cases import REAL, TINY
 
 from gno.mesh import CellBlock, Mesh, MeshError, MeshWarning, boundary_facets, cell_volume, node_mass, read, write
+from gno.mesh.ordering import CORNERS
+from gno.mesh.shapes import family, reference_nodes
 
 PLATES = [
     *("plate.vtu", "plate_ascii.vtu", "plate.vtk", "plate_ascii.vtk", "plate.xdmf", "plate.avs", "plate.su2"),
@@ -96,6 +99,66 @@ def test_frd_steps() -> None:
     mesh = read(TINY / "block.frd")
     np.testing.assert_allclose(mesh.point_fields["NDTEMP"], mesh.points[:, 0])
     assert mesh.cell_fields["material"].tolist() == [1, 1]
+
+
+def test_quadratic_frd_cells_have_their_nodes_between_their_corners() -> None:
+    path = REAL / "vtk-data__mesh.frd"
+    if not path.is_file():
+        pytest.skip("the file is not here; GNO_MESHES names its folder")
+    between_corners(read(path))
+
+
+def between_corners(mesh: Mesh) -> None:
+    """Every mid-side node lies in the middle of the corners that it belongs to."""
+    for block in mesh.cells:
+        n_nodes = block.nodes.shape[1]
+        if n_nodes == 1:
+            continue
+        n_corners = len(CORNERS[family(block.type)])
+        position = reference_nodes(block.type, n_nodes)
+        groups = [g for size in (2, 4, 8) for g in itertools.combinations(range(n_corners), size)]
+        for k in range(n_corners, n_nodes):
+            ends = next(g for g in groups if np.allclose(position[list(g)].mean(0), position[k]))
+            middle = mesh.points[block.nodes[:, ends]].mean(1)
+            np.testing.assert_allclose(mesh.points[block.nodes[:, k]], middle, atol=1e-6, err_msg=f"{block.type} {k}")
+
+
+@pytest.mark.parametrize("cell", ["HEX20", "HEX27", "WEDGE15", "TETRA10", "PYRAMID13", "QUAD8", "QUAD9", "TRI6"])
+def test_quadratic_exodus_cells_are_what_vtk_makes_of_them(cell: str, tmp_path: Path) -> None:
+    pv = pytest.importorskip("pyvista")
+    netcdf = pytest.importorskip("netCDF4")
+    n_nodes = int(cell.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    path = tmp_path / "a.e"
+    with netcdf.Dataset(path, "w", format="NETCDF3_64BIT_OFFSET") as data:
+        data.setncatts({"api_version": 4.98, "version": 4.98, "floating_point_word_size": 8, "file_size": 1})
+        sizes = {"num_nodes": n_nodes, "num_el_in_blk1": 1, "num_nod_per_el1": n_nodes}
+        for name, size in {**sizes, "num_dim": 3, "num_elem": 1, "num_el_blk": 1, "time_step": None}.items():
+            data.createDimension(name, size)
+        data.createVariable("eb_prop1", "i4", ("num_el_blk",))[:] = [1]
+        data.createVariable("eb_status", "i4", ("num_el_blk",))[:] = [1]
+        for axis in "xyz":
+            data.createVariable(f"coord{axis}", "f8", ("num_nodes",))[:] = np.arange(n_nodes)
+        connect = data.createVariable("connect1", "i4", ("num_el_in_blk1", "num_nod_per_el1"))
+        connect.elem_type = cell
+        connect[:] = np.arange(n_nodes)[None] + 1
+    grid = pv.read(path)["Element Blocks"][0]
+    # VTK renumbers the nodes that it keeps; their coordinates say which they are.
+    theirs = grid.points[grid.cell_connectivity, 0].astype(int)
+    assert read(path).cells[0].nodes[0].tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("suffix", ["avs", "vtu", "vtk"])
+@pytest.mark.parametrize(("cell_type", "n_nodes"), [("tetra", 4), ("wedge", 6), ("pyramid", 5), ("hexahedron", 8)])
+def test_solids_of_meshio_keep_their_node_order(cell_type: str, n_nodes: int, suffix: str, tmp_path: Path) -> None:
+    import meshio
+
+    nodes = np.random.default_rng(0).permutation(n_nodes)[None]
+    points = np.random.default_rng(1).random((n_nodes, 3))
+    path = tmp_path / f"a.{suffix}"
+    meshio.write(path, meshio.Mesh(points, [(cell_type, nodes)]), "avsucd" if suffix == "avs" else None)
+    mesh = read(path)
+    np.testing.assert_array_equal(mesh.cells[0].nodes, nodes)
+    np.testing.assert_allclose(mesh.points, points, rtol=1e-12)
 
 
 def test_markers_become_sets() -> None:
@@ -242,7 +305,4 @@ def test_prisms_of_gmsh_have_their_nodes_between_their_corners(tmp_path: Path) -
     mesh = read(tmp_path / "prisms.msh")
     assert {block.type for block in mesh.cells if len(block)} >= {"wedge18"}
     assert node_mass(mesh).sum() == pytest.approx(1)
-    for block in mesh.cells:
-        if block.type == "wedge18":
-            corners = mesh.points[block.nodes[:, [0, 1, 4, 3]]].mean(1)
-            np.testing.assert_allclose(mesh.points[block.nodes[:, 15]], corners, atol=1e-9)
+    between_corners(mesh)

@@ -243,6 +243,15 @@ def test_folded_quadrilateral_keeps_positive_masses() -> None:
     assert cell_volume(arrow) == pytest.approx(0.5)
     assert node_mass(arrow).min() > 0
     assert node_mass(arrow).sum() == pytest.approx(0.5, rel=1e-13)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    tilted = arrow.replace(points=np.pad(arrow.points, ((0, 0), (0, 1))) @ turn)
+    assert cell_volume(tilted) == pytest.approx(0.5)
+    np.testing.assert_allclose(node_mass(tilted), node_mass(arrow))
+
+
+def test_a_cell_with_one_node_twice_has_no_edge_to_itself() -> None:
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert mesh_edges(Mesh(points, (CellBlock("quad", np.array([[0, 1, 2, 2]])),))).tolist() == [[0, 0, 1], [1, 2, 2]]
 
 
 def test_point_cloud_and_flat_domain() -> None:

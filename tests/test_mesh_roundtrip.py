@@ -177,6 +177,14 @@ def test_a_format_that_drops_cells_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_format_that_drops_some_cells_is_an_error(tmp_path: Path) -> None:
+    points = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    cells = (CellBlock("triangle", np.array([[0, 1, 2], [0, 2, 3]])), CellBlock("line", np.array([[0, 1]])))
+    with pytest.raises(MeshError, match=r"expected the cells of Mesh\(4 nodes, 2 triangle, 1 line, 2-D\)"):
+        write(Mesh(points, cells), tmp_path / "a.off")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["a.vtu", "a.xdmf", "a.vtk"])
 def test_a_field_that_is_no_number_leaves_the_old_file(name: str, tmp_path: Path) -> None:
     mesh = Mesh(np.zeros((2, 3)), (), {"T": np.array(["a", "b"])})
