@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from mesh_cases import REAL, TINY
 
-from gno.mesh import CellBlock, Mesh, MeshError, MeshWarning, boundary_facets, cell_volume, node_mass, read, write
+from gno.mesh import (
+    CellBlock,
+    Mesh,
+    MeshError,
+    MeshWarning,
+    boundary_facets,
+    cell_volume,
+    node_mass,
+    read,
+    read_series,
+    write,
+)
 from gno.mesh.ordering import CORNERS
 from gno.mesh.shapes import family, reference_nodes
 
@@ -106,6 +117,40 @@ def test_quadratic_frd_cells_have_their_nodes_between_their_corners() -> None:
     if not path.is_file():
         pytest.skip("the file is not here; GNO_MESHES names its folder")
     between_corners(read(path))
+
+
+FENICS = """<?xml version="1.0"?>
+<Xdmf Version="3.0" xmlns:xi="http://www.w3.org/2001/XInclude"><Domain>
+<Grid Name="TimeSeries" GridType="Collection" CollectionType="Temporal">
+<Grid Name="mesh" GridType="Uniform">
+<Topology NumberOfElements="2" TopologyType="Triangle" NodesPerElement="3">
+<DataItem Dimensions="2 3" NumberType="UInt" Format="XML">0 1 2 0 2 3</DataItem></Topology>
+<Geometry GeometryType="XY"><DataItem Dimensions="4 2" Format="XML">0 0 1 0 1 1 0 1</DataItem></Geometry>
+<Time Value="0" />
+<Attribute Name="u" AttributeType="Scalar" Center="Node">
+<DataItem Dimensions="4 1" Precision="8" Format="XML">1 2 3 4</DataItem></Attribute></Grid>
+<Grid>
+<xi:include xpointer="xpointer(//Grid[@Name=&quot;TimeSeries&quot;]/*[1]/*[self::Topology or self::Geometry])" />
+<Time Value="0.5" />
+<Attribute Name="u" AttributeType="Scalar" Center="Node">
+<DataItem ItemType="HyperSlab" Dimensions="4 1"><DataItem Dimensions="3 2" Format="XML">1 0 2 1 4 1</DataItem>
+<DataItem Dimensions="8 2" NumberType="Float" Precision="8" Format="XML">0 0 1 0 2 0 3 0 4 0 5 0 6 0 7 0</DataItem>
+</DataItem></Attribute></Grid>
+</Grid></Domain></Xdmf>"""
+
+
+def test_xdmf_as_fenics_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "u.xdmf"
+    path.write_text(FENICS)
+    series = read_series(path)
+    assert series.times == (0.0, 0.5)
+    for mesh, values in zip(series, ([1, 2, 3, 4], [1, 3, 5, 7]), strict=True):
+        assert cell_volume(mesh).tolist() == [0.5, 0.5]
+        assert mesh.points.shape == (4, 2)
+        assert mesh.point_fields["u"].tolist() == values
+    path.write_text(FENICS.replace("TimeSeries&quot;", "Elsewhere&quot;"))
+    with pytest.raises(MeshError, match="expected a Topology in each grid, got none"):
+        read(path)
 
 
 def between_corners(mesh: Mesh) -> None:
@@ -284,6 +329,9 @@ def test_lagrange_hexahedra_of_old_files_are_renumbered(tmp_path: Path) -> None:
     (tmp_path / "a.vtu").write_bytes((tmp_path / "a.vtu").read_bytes().replace(b'version="2.2"', b'version="1.0"'))
     nodes = read(tmp_path / "a.vtu").cells[0].nodes[0]
     assert nodes[26:34].tolist() == [26, 27, 30, 31, 28, 29, 32, 33]
+    write(mesh, tmp_path / "a.vtk")
+    (tmp_path / "a.vtk").write_bytes((tmp_path / "a.vtk").read_bytes().replace(b"Version 5.1", b"Version 5.0", 1))
+    np.testing.assert_array_equal(read(tmp_path / "a.vtk").cells[0].nodes[0], nodes)
     pv = pytest.importorskip("pyvista")
     np.testing.assert_array_equal(pv.read(tmp_path / "a.vtu").cells[1:], nodes)
 

@@ -119,6 +119,11 @@ def test_pyvista_and_meshio_read_our_files(tmp_path: Path) -> None:
     assert grid.field_data["load"][0] == 1
     simple = Mesh(mesh.points, mesh.cells[:1], {"T": mesh.point_fields["double"]})
     write(simple, tmp_path / "a.xdmf")
+    # PyVista wants a time in the file, meshio wants none.
+    write(simple.replace(time=0.5), tmp_path / "timed.xdmf")
+    drawn = pv.read(tmp_path / "timed.xdmf")
+    np.testing.assert_array_equal(drawn.point_data["T"], simple.point_fields["T"])
+    np.testing.assert_array_equal(drawn.cell_connectivity, simple.cells[0].nodes.ravel())
     other = meshio.read(tmp_path / "a.xdmf")
     np.testing.assert_array_equal(other.point_data["T"], simple.point_fields["T"])
     np.testing.assert_array_equal(other.cells[0].data, simple.cells[0].nodes)
