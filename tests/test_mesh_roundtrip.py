@@ -65,11 +65,15 @@ def test_every_cell_through_vtu_and_vtk_sees_the_same(cell_type: str, n_nodes: i
 
 @pytest.mark.parametrize(("cell_type", "n_nodes"), XDMF_CELLS)
 def test_every_cell_through_xdmf(cell_type: str, n_nodes: int, tmp_path: Path) -> None:
-    mesh = one_cell(cell_type, n_nodes)
+    pv = pytest.importorskip("pyvista")
+    mesh = one_cell(cell_type, n_nodes).replace(time=0.5)
     two = mesh.replace(cells=(*mesh.cells, CellBlock("line", np.array([[0, n_nodes - 1]]))))
     for each in (mesh, two):
         write(each, tmp_path / "cell.xdmf")
         assert_same(each, read(tmp_path / "cell.xdmf"))
+        grid = pv.read(tmp_path / "cell.xdmf")
+        assert (grid.n_points, grid.n_cells) == (each.n_nodes, each.n_cells)
+        assert grid.cell_connectivity[:n_nodes].tolist() == list(range(n_nodes))
 
 
 def test_cells_that_a_format_has_not_are_named(tmp_path: Path) -> None:
