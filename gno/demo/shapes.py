@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float, Int
+
+# Debian's names of what gmsh links to and a slim container lacks.
+GRAPHICS_LIBRARIES = "libgl1 libglu1-mesa libxcursor1 libxft2 libxinerama1 libxrender1 libgomp1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +177,26 @@ def _counter_clockwise(nodes: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return np.where(clockwise[:, None], triangles[:, ::-1], triangles).astype(np.int64)
 
 
+def _gmsh() -> ModuleType:
+    """gmsh, imported where it is needed: it wants graphics libraries that a compute node may lack.
+
+    Raises:
+        OSError: they are missing; the message says what to install.
+    """
+    try:
+        import gmsh
+    except (ImportError, OSError) as error:
+        raise OSError(
+            f"gmsh, which makes the meshes of the demo, cannot be loaded ({error}); on Debian or Ubuntu: "
+            f"apt-get install {GRAPHICS_LIBRARIES}"
+        ) from None
+    return gmsh
+
+
 @contextmanager
 def _silent_gmsh() -> Iterator:
     """gmsh with a model of its own; leaves a gmsh that was already running as it was."""
-    import gmsh  # here, because importing it needs graphics libraries that a compute node may lack
-
+    gmsh = _gmsh()
     running = bool(gmsh.isInitialized())
     if not running:
         # Without gmsh's signal handler Ctrl-C reaches Python; without user files meshes are the same everywhere.
