@@ -12,7 +12,7 @@ from gno.nn import NeuroScale, OperatorConfig
 
 
 def square(n: int = 9, *, seed: int = 0, scale: float = 1.0, dim: int = 2) -> Mesh:
-    """Jittered grid of the unit square or cube as simplices, with an input `a` and targets `u` (scalar), `w` (vector)."""
+    """Jittered grid of the unit square or cube as simplices, with an input `a`, targets `u` (scalar), `w` (vector)."""
     rng = np.random.default_rng(seed)
     axis = np.linspace(0, 1, n)
     points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), -1).reshape(-1, dim)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from graph_cases import square
@@ -30,11 +32,11 @@ def test_anchors_come_from_the_domain_not_from_the_mesh():
 
 def test_two_parts_share_no_anchor_and_no_link():
     one = square(9)
-    points = np.concatenate([one.points, one.points + [1.02, 0.0]])
+    points = np.concatenate([one.points, one.points + np.array([1.02, 0.0])])
     cells = np.concatenate([one.cells[0].nodes, one.cells[0].nodes + one.n_nodes])
     levels = hierarchy(Mesh(points, (CellBlock("triangle", cells),)), (0.3, 0.6)).levels
     part = np.repeat([0, 1], one.n_nodes)
-    for fine, coarse in zip(levels[:-1], levels[1:], strict=True):
+    for fine, coarse in pairwise(levels):
         owner = np.full(len(coarse.mass), -1)
         owner[fine.link[:, 0]] = part
         used = fine.log_b > NEVER

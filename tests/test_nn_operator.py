@@ -196,9 +196,9 @@ def test_config_errors():
 
 def test_missing_and_leaking_fields_are_named():
     mesh = square(5)
-    with pytest.raises(ValueError, match="field 'b'.*point: a, u, w"):
+    with pytest.raises(ValueError, match=r"field 'b'.*point: a, u, w"):
         spec_of(mesh).fit([mesh], inputs=["b"], targets=["u"])
-    with pytest.raises(ValueError, match="'u'.*both"):
+    with pytest.raises(ValueError, match=r"'u'.*both"):
         spec_of(mesh).fit([mesh], inputs=["u"], targets=["u"])
     bare = mesh.replace(point_fields={"u": mesh.point_fields["u"]})
     with pytest.raises(ValueError, match="point field 'a'"):

@@ -50,14 +50,14 @@ class Hierarchy:
 
     levels: tuple[Level, ...]
 
-    def rows(self) -> list[dict[str, float]]:
+    def rows(self) -> list[dict[str, int | float]]:
         """Per level: nodes, edges, links to the next level, spacing, and nodes relative to level 0."""
         return [
             {
                 "level": s,
                 "nodes": len(level.position),
                 "edges": level.edges.shape[1],
-                "links": 0 if level.link is None else int((level.log_b > NEVER).sum()),
+                "links": 0 if level.log_b is None else int((level.log_b > NEVER).sum()),
                 "spacing": level.spacing,
                 "share": len(level.position) / len(self.levels[0].position),
             }
@@ -120,7 +120,7 @@ def build_hierarchy(
 
 
 def cluster(points: np.ndarray, mass: np.ndarray, edges: np.ndarray, spacing: float) -> Int[np.ndarray, " n"]:
-    """Anchor that owns each node: connected pieces of voxels, light fragments joined to a neighbour along mesh edges."""
+    """Anchor that owns each node: connected pieces of voxels, light fragments joined to a neighbour on the mesh."""
     voxel = _voxels(points, mass, spacing)
     inside = edges[:, voxel[edges[0]] == voxel[edges[1]]]
     n = len(points)

@@ -136,7 +136,8 @@ class SampleSpec:
             inputs: names of fields or sets to read.
             targets: names of fields to predict.
             sets: point sets whose distance is a feature; by default those that every mesh has.
-            n_levels: number of levels, the mesh included; by default as many as leave about four anchors across, at least 3.
+            n_levels: number of levels, the mesh included; by default as many as leave about four anchors across, at
+                least 3.
             first_step: spacing of level 1 in median edge lengths.
             next_step: spacing of each further level in spacings of the one before.
             n_candidates: anchors that a node can lean on.
@@ -219,7 +220,7 @@ class MeshData(Data):
         x: inputs, (n_0, n_inputs). y: targets, (n_0, n_targets), if known.
         geometry: (n_0, n_geometry). mass_0: node masses, (n_0,), summing to one.
         slope: weights of the gradient on the edges of level 0, (n_edges, dim).
-        pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, and edge_perm_s its transpose.
+        pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, edge_perm_s its transpose.
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
     """
 
@@ -263,9 +264,9 @@ def build_sample(
         mesh: the mesh, with the inputs of the case, and the targets if it has them.
         spec: how the case sees a mesh.
         dtype: of all real tensors.
-        probes: further places, in the mesh's unit, at which fields are wanted: nodes 0 to n_nodes − 1 are the mesh's, the
-            probes follow. They are nodes without mass: every sum of the operator is weighted by mass, so they hear their
-            surroundings and nobody hears them; the prediction on the mesh stays what it was.
+        probes: further places, in the mesh's unit, at which fields are wanted: nodes 0 to n_nodes − 1 are the mesh's,
+            the probes follow. They are nodes without mass: every sum of the operator is weighted by mass, so they hear
+            their surroundings and nobody hears them; the prediction on the mesh stays what it was.
 
     Raises:
         ValueError: the mesh has another dimension than the case, or lacks an input.
@@ -300,7 +301,7 @@ def build_sample(
 
 
 def _probe_edges(at: sparse.csr_matrix, edges: np.ndarray) -> Int[np.ndarray, "2 n_edges"]:
-    """A probe hears the nodes it is interpolated from and their neighbours: the stencil of a node, if it lies on one."""
+    """A probe hears the nodes it is interpolated from and their neighbours: a node's stencil, if it lies on one."""
     n = at.shape[1]
     near = sparse.identity(n, format="csr") + sparse.coo_matrix((np.ones(edges.shape[1]), tuple(edges)), (n, n))
     heard = (at @ (near + near.T)).tocsr()
@@ -323,7 +324,7 @@ def _add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None
 def gradient_weights(
     points: Float[np.ndarray, "n dim"], edges: Int[np.ndarray, "2 n_edges"]
 ) -> Float[np.ndarray, "n_edges dim"]:
-    """Least-squares gradient: ``∇v_i ≈ Σ_j g_ij (v_j − v_i)``, exact for linear fields where the neighbours span the space.
+    """Least-squares gradient: ``∇v_i ≈ Σ_j g_ij (v_j − v_i)``, exact for linear fields where neighbours span the space.
 
     Each neighbour counts with 1/|x_ij|². Where neighbours leave a direction open its slope is zero.
     """

@@ -56,7 +56,9 @@ class Edges:
     @staticmethod
     def union(parts: Sequence[Edges]) -> Edges:
         """Disjoint graphs, each on as many senders as receivers, as one graph."""
-        sender, receiver, perm, ptr, ptr_t, n, e = [], [], [], [], [], 0, 0
+        sender, receiver, perm, n, e = [], [], [], 0, 0
+        ptr: list[Tensor] = []
+        ptr_t: list[Tensor] = []
         for part in parts:
             sender.append(part.sender + n)
             receiver.append(part.receiver + n)

@@ -18,7 +18,8 @@ class Tokens:
 
     Args:
         position: in units of the case. log_mass: log m, zero mass at :data:`PADDING`. scale: level of each token.
-        place: row-major place of each token in the table. table: token at each place (0 where none), filled: where there is one.
+        place: row-major place of each token in the table.
+        table: token at each place (0 where there is none). filled: where there is one.
     """
 
     position: Float[Tensor, "n dim"]
@@ -56,9 +57,9 @@ class Tokens:
 class CrossScaleAttention(nn.Module):
     """``logit = q_{s,i}·k_{s′,j} − γ|x_i − x_j|² + log m_j + β_{s,s′}``, softmax over all anchors j of all scales s′.
 
-    Masses sum to one at every scale, so scales compete fairly; log m makes the sum a quadrature, which refinement does not
-    change (cf. Cao 2021, Choose a Transformer). The mass, scale and distance terms are folded into a few extra channels of
-    queries and keys, so that the fused attention of torch runs without a mask.
+    Masses sum to one at every scale, so scales compete fairly; log m makes the sum a quadrature, which refinement does
+    not change (cf. Cao 2021, Choose a Transformer). The mass, scale and distance terms are folded into a few extra
+    channels of queries and keys, so that the fused attention of torch runs without a mask.
     """
 
     def __init__(self, width: int, n_heads: int, n_scales: int, dim: int) -> None:

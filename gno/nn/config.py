@@ -17,7 +17,8 @@ PRESETS: dict[str, dict[str, int]] = {
 @dataclasses.dataclass(frozen=True)
 class OperatorConfig:
     """Args:
-    dim: dimension of space. n_inputs, n_geometry, n_outputs: columns of the sample. n_levels: scales, the mesh included.
+    dim: dimension of space. n_inputs, n_geometry, n_outputs: columns of the sample.
+    n_levels: scales, the mesh included.
     width: channels. n_blocks: rounds of message passing between the scales. n_heads: attention heads.
     key_level: finest level whose anchors are attended to; all coarser ones are too.
     learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.

@@ -1,4 +1,4 @@
-"""Kernel integrals: the neural-operator layer, arranged so that neither a matrix product nor a learned tensor runs over edges.
+"""Kernel integrals: the neural-operator layer, without a matrix product or a learned tensor over edges.
 
 Two kernels. Between anchors, where edges are few, a network of both ends and their offset, split into node products.
 On the mesh and along the links, where edges are many, a kernel that is linear in the offset: then the integral is a

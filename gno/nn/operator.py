@@ -49,7 +49,10 @@ def mlp(n_in: int, width: int, n_out: int) -> nn.Sequential:
 
 @dataclasses.dataclass(frozen=True)
 class AnchorGraph:
-    """The anchors of all coarse levels as one graph, and as tokens; the last of them are the keys. Positions in spacings of each anchor's level."""
+    """The anchors of all coarse levels as one graph, and as tokens; the last of them are the keys.
+
+    Positions are in spacings of each anchor's level.
+    """
 
     edges: Edges
     weights: Float[Tensor, " n_edges"]
@@ -71,7 +74,7 @@ class Block(nn.Module):
 
     def forward(self, v: Float[Tensor, "n width"], graph: AnchorGraph) -> Float[Tensor, "n width"]:
         v = v + self.kernel(self.norm_kernel(v), graph.position, graph.edges, graph.weights)
-        if self.attention is not None:
+        if self.attention is not None and self.norm_attention is not None:
             n = self.norm_attention(v)
             v = v + self.attention(n, n[-len(graph.keys.place) :], graph.tokens, graph.keys)
         return v + self.mlp(self.norm_mlp(v))
@@ -194,15 +197,16 @@ class NeuroScale(nn.Module):
     def _outputs(self, v: Tensor, anchors: Tensor, levels: list[_LevelState], attention) -> Output:
         values = [v, *anchors.split([len(x.v) for x in levels[1:]])]
         w = [head(x) for head, x in zip(self.heads, values, strict=True)]
+        transfers = tuple(x.transfer for x in levels if x.transfer is not None)
         u = [w[-1]]
-        for free, level in zip(w[-2::-1], levels[-2::-1], strict=True):
-            u.insert(0, free + level.transfer.prolong(u[0] - level.transfer.restrict(free)))
+        for free, transfer in zip(w[-2::-1], transfers[::-1], strict=True):
+            u.insert(0, free + transfer.prolong(u[0] - transfer.restrict(free)))
         return Output(
             tuple(u),
             tuple(x.mass for x in levels),
             tuple(x.position for x in levels),
             tuple(x.batch for x in levels),
-            tuple(x.transfer for x in levels[:-1]),
+            transfers,
             attention,
         )
 

@@ -1,4 +1,4 @@
-"""Learned pooling: which anchors a node leans on, with masses, so that constants and integrals survive every transfer."""
+"""Learned pooling: which anchors a node leans on, with masses, so that every transfer keeps constants and integrals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOOR = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Transfer between a level and the next coarser one: ``P`` upwards in resolution, ``R = diag(m')⁻¹ Pᵀ diag(m)`` down.
+    """Transfer between a level and the next coarser one: ``P`` to the finer one, ``R = diag(m')⁻¹ Pᵀ diag(m)`` back.
 
     Rows of P sum to one, so R1 = 1, ∫Ru = ∫u, ∫Pu = ∫u and ⟨Ru, v⟩ = ⟨u, Pv⟩ to round-off.
 
