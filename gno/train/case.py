@@ -47,7 +47,9 @@ class Data(Part):
         sets: named sets whose indicator, distance and direction the operator may see; all that the
             training meshes share if absent.
         train, validation, test: globs, relative to ``folder``.
-        files, split, seed: one glob instead, split at random into fractions for train, validation, test.
+        files: one glob instead, split at random.
+        split: fractions for train, validation and test.
+        seed: of the split.
         folder: where relative globs start; the folder of the TOML file if absent.
         cache: folder for prepared samples, relative to ``folder``; empty for none.
     """
@@ -196,8 +198,9 @@ class Training(Part):
         minutes: wall time instead; warm-up and decay follow the clock.
         batch_size: meshes per step, over all devices together.
         optimiser: ``muon`` (matrices by Muon, the rest by AdamW) or ``adamw``.
-        lr: peak learning rate, after warm-up; it ends at ``lr * final_lr``.
-        warmup: share of the budget over which the rate rises from zero.
+        lr: peak learning rate, after warm-up.
+        final_lr: share of it that is left at the end.
+        warmup: share of the budget over which the rate rises to its peak.
         weight_decay: of matrices only.
         clip: largest gradient norm.
         ema: decay of the averaged weights that validation and prediction use.
@@ -205,7 +208,7 @@ class Training(Part):
         precision: ``32``, ``bf16``, ``16`` (mixed) or ``64``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         devices: number of devices.
-        seed: of weights, shuffling and dropout.
+        seed: of weights and shuffling.
         validations: how often, over the budget, to validate and save.
         save_minutes: save at least this often.
         log_every: steps between rows of the log.
