@@ -28,7 +28,7 @@ def square(n: int = 9, *, seed: int = 0, scale: float = 1.0, dim: int = 2) -> Me
 
 
 def spec_of(*meshes: Mesh, **options) -> SampleSpec:
-    return SampleSpec.fit(meshes, inputs=["a"], targets=["u", "w"], **{"n_levels": 3, **options})
+    return SampleSpec.fit(meshes, inputs=["a"], targets=["u", "w"], **{"n_levels": 3, "first_step": 2.0, **options})
 
 
 def samples_of(*meshes: Mesh, spec: SampleSpec | None = None) -> list[MeshData]:

@@ -227,3 +227,18 @@ def test_a_probe_at_a_node_reads_about_what_the_node_reads():
     u = model(collate([sample])).fields[0]
     nodes, probes = u[: mesh.n_nodes], u[mesh.n_nodes :]
     assert ((nodes - probes).norm() / (nodes - nodes.mean(0)).norm()).item() < 0.05
+
+
+def test_keys_may_start_at_a_coarser_level():
+    samples = samples_of(square(9), square(11, seed=1))
+    model = operator_for(samples[0], key_level=2)
+    together = model(collate(samples), return_attention=True)
+    alone = model(collate(samples[1:]), return_attention=True)
+    for s in range(3):
+        here = together.batch[s] == 1
+        assert difference(together.fields[s][here], alone.fields[s]) < 1e-12
+        assert (together.attention[s][:, :2] == 0).all() and difference(
+            together.attention[s][:, 2], torch.ones(len(here), dtype=torch.float64)
+        ) < 1e-12
+    with pytest.raises(ValueError, match="key_level"):
+        operator_for(samples[0], key_level=3)

@@ -175,3 +175,19 @@ def test_every_process_gets_its_share_of_each_batch():
     assert epoch_batches(7, 4, seed=4) != whole
     with pytest.raises(ValueError, match="multiple of 2 devices, got 3"):
         epoch_batches(7, 3, seed=0, world=2)
+
+
+def test_attention_is_dense_only_where_anchors_are_few(monkeypatch):
+    from gno.train import blueprint
+
+    sizes = {"pos_0": 900, "pos_1": 90, "pos_2": 9}
+
+    class Levels(dict):
+        n_levels = 3
+
+    sample = Levels({name: torch.empty(n, 2) for name, n in sizes.items()})
+    assert blueprint.finest_dense_level([sample]) == 1
+    monkeypatch.setattr(blueprint, "DENSE", 50)
+    assert blueprint.finest_dense_level([sample]) == 2
+    monkeypatch.setattr(blueprint, "DENSE", 5)
+    assert blueprint.finest_dense_level([sample]) == 2

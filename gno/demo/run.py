@@ -30,7 +30,6 @@ size = "small"
 
 [training]
 minutes = {minutes:g}
-batch_size = 8
 """
 
 # Number of the first plate of each split: no plate is in two.

@@ -20,7 +20,7 @@ from gno.graph.segment import Edges
 from gno.mesh import Mesh, cells_to_nodes, interpolation, mesh_edges, node_mass
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
-FIRST_STEP = 2.0
+FIRST_STEP = 2.5
 NEXT_STEP = 2.0
 
 Location = Literal["point", "cell", "global", "point_set", "cell_set"]

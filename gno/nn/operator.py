@@ -89,7 +89,7 @@ class MeshLayer(nn.Module):
     def __init__(self, c: OperatorConfig, convolution: nn.Module | None = None) -> None:
         super().__init__()
         self.norm, self.convolution = nn.RMSNorm(c.width), convolution
-        self.mlp = mlp(c.width * (1 + c.dim if convolution is None else 2), 2 * c.width, c.width)
+        self.mlp = mlp(c.width * (1 + c.dim if convolution is None else 2), c.width, c.width)
 
     def forward(self, v: Float[Tensor, "n width"], edges: Edges, slope: Sequence[Tensor]) -> Float[Tensor, "n width"]:
         n = self.norm(v)

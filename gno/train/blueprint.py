@@ -16,6 +16,9 @@ from gno.train.case import Case
 from gno.train.checkpoint import load_tensors, pack, save_tensors, unpack
 from gno.train.normalise import Normalisation
 
+# Anchors that every node may attend to at once; finer levels are heard through the links and the kernel.
+DENSE = 4096
+
 # Raised when files of an older version can no longer be read.
 FORMAT = 1
 
@@ -39,15 +42,15 @@ class Blueprint:
     @classmethod
     def fit(cls, case: Case, spec: SampleSpec, samples: Sequence[MeshData]) -> Blueprint:
         """From the training samples."""
-        config = OperatorConfig.preset(
-            case.model.size,
-            dim=spec.dim,
-            n_inputs=spec.n_inputs,
-            n_geometry=samples[0].geometry.shape[1],
-            n_outputs=spec.n_targets,
-            n_levels=spec.n_levels,
-            **case.model.operator,
-        )
+        sizes = {
+            "dim": spec.dim,
+            "n_inputs": spec.n_inputs,
+            "n_geometry": samples[0].geometry.shape[1],
+            "n_outputs": spec.n_targets,
+            "n_levels": spec.n_levels,
+            "key_level": finest_dense_level(samples),
+        }
+        config = OperatorConfig.preset(case.model.size, **{**sizes, **case.model.operator})
         return cls(case, spec, config, Normalisation.fit(samples, spec, case.data.log))
 
     def model(self, seed: int = 0) -> nn.Module:
@@ -106,3 +109,11 @@ class Blueprint:
         )
         parts = {part: unpack(tensors, part) for part in ("model", "average", "optimiser")}
         return blueprint, parts, document["progress"]
+
+
+def finest_dense_level(samples: Sequence[MeshData]) -> int:
+    """Finest level whose anchors, with all coarser ones, are few enough for dense attention in every sample."""
+    n_levels = samples[0].n_levels
+    most = [max(sample[f"pos_{s}"].shape[0] for sample in samples) for s in range(n_levels)]
+    dense = [s for s in range(1, n_levels) if sum(most[s:]) <= DENSE]
+    return dense[0] if dense else n_levels - 1

@@ -216,9 +216,9 @@ class Training(Part):
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 4
+    batch_size: Annotated[int, Field(ge=1)] = 8
     optimiser: Literal["adamw", "muon"] = "muon"
-    lr: Annotated[float, Field(gt=0)] = 2e-3
+    lr: Annotated[float, Field(gt=0)] = 3e-3
     final_lr: Fraction = 0.01
     warmup: Fraction = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
