@@ -13,6 +13,7 @@ from gno.graph import SampleSpec
 from gno.nn import OperatorConfig
 from gno.nn.config import PRESETS
 from gno.train import Case, Data, Model, Training, load_case
+from gno.train.blueprint import DENSE
 from gno.train.case import Part, hierarchy_knobs, operator_knobs
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +74,9 @@ def knobs() -> list[str]:
     fitted = inspect.signature(SampleSpec.fit).parameters
     usual = {name: fitted[name].default for name in hierarchy_knobs()}
     usual |= {name: OperatorConfig.__dataclass_fields__[name].default for name in operator_knobs()}
+    # Training sees the meshes and chooses this one.
+    usual["key_level"] = None
+    meaning["key_level"] += f"; by default as fine as leaves at most {DENSE} anchors to attend to in every mesh"
     rows = [
         "| key | " + " | ".join(f"`{size}`" for size in PRESETS) + " | |",
         "| --- |" + " --- |" * (len(PRESETS) + 1),
