@@ -11,8 +11,8 @@ PEERS  := .venv-peers/bin
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'gno: expected Python 3.11 or newer, got '+sys.version)"
 	@echo "installing into .venv, which takes a few minutes the first time"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/pip install -qq --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install -qq --disable-pip-version-check -e ".[dev]"
 	touch $@
 
 demo: .venv/installed

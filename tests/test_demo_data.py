@@ -272,6 +272,19 @@ def test_meshing_is_silent_and_leaves_gmsh_as_it_was(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_after_meshing_a_broken_pipe_is_still_an_exception():
+    code = (
+        "import os, numpy as np\n"
+        "from gno.demo.shapes import triangulate\n"
+        "triangulate(np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]))\n"
+        "reader, writer = os.pipe()\n"
+        "os.close(reader)\n"
+        "os.write(writer, b'x')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "BrokenPipeError" in done.stderr, done
+
+
 def test_written_plates_are_the_computed_ones(tmp_path):
     paths = plates.write_plates(tmp_path / "new", 3, spacing=0.2, heterogeneous=True, seed0=4, workers=2)
     assert [path.name for path in paths] == ["plate_000004.vtu", "plate_000005.vtu", "plate_000006.vtu"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -193,6 +195,12 @@ def _gmsh() -> ModuleType:
     return gmsh
 
 
+def _ignore_broken_pipes() -> None:
+    """Undo what gmsh does to SIGPIPE: a broken pipe is an exception in Python, and must not end the process."""
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.getsignal(signal.SIGPIPE))
+
+
 @contextmanager
 def _silent_gmsh() -> Iterator:
     """gmsh with a model of its own; leaves a gmsh that was already running as it was."""
@@ -201,6 +209,7 @@ def _silent_gmsh() -> Iterator:
     if not running:
         # Without gmsh's signal handler Ctrl-C reaches Python; without user files meshes are the same everywhere.
         gmsh.initialize(readConfigFiles=False, interruptible=False)
+        _ignore_broken_pipes()
     terminal, current = gmsh.option.getNumber("General.Terminal"), gmsh.model.getCurrent()
     gmsh.option.setNumber("General.Terminal", 0)
     gmsh.model.add("region")

@@ -54,6 +54,7 @@ class Report:
         self.last = ""
         self.clock = (step, 0.0)
         if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             _keep_rows(self.path, self.columns, step)
 
     def __enter__(self) -> Self:
