@@ -22,6 +22,13 @@ from gno.demo import plates as demo_plates
 from gno.demo.parallel import map_processes
 from gno.mesh import Mesh, read, write
 
+# What an operator reads and predicts; coefficients that vary by factors enter as logarithms.
+FIELDS: dict[str, dict[str, list[str]]] = {
+    "plates": {"inputs": ["modulus", "traction"], "log": ["modulus"], "targets": ["displacement", "von_mises"]},
+    "diffusion_smooth": {"inputs": ["conductivity"], "log": ["conductivity"], "targets": ["u"]},
+    "diffusion_grains": {"inputs": ["conductivity"], "log": ["conductivity"], "targets": ["u"]},
+    "flow": {"inputs": ["inlet"], "targets": ["velocity", "pressure"]},
+}
 CACHE = Path(__file__).parent / ".cache"
 VERSION = 2  # raise it when a generator changes
 TEST_SEED = 1_000_000  # training seeds count from 0, test seeds from here

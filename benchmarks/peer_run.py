@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import CACHE, SPACING, files
+from data import CACHE, FIELDS, SPACING, files
 from peer_models import AsOutput, Sizes, n_weights, parse
 from torch import nn
 
@@ -33,12 +33,6 @@ from gno.train.losses import data_terms
 from gno.train.report import Report
 from gno.train.run import fit_spec, launch, samples_of
 
-FIELDS: dict[str, dict[str, list[str]]] = {
-    "plates": {"inputs": ["modulus", "traction"], "log": ["modulus"], "targets": ["displacement", "von_mises"]},
-    "diffusion_smooth": {"inputs": ["conductivity"], "log": ["conductivity"], "targets": ["u"]},
-    "diffusion_grains": {"inputs": ["conductivity"], "log": ["conductivity"], "targets": ["u"]},
-    "flow": {"inputs": ["inlet"], "targets": ["velocity", "pressure"]},
-}
 # Test meshes: spacing in that of the training meshes.
 MESHES = {"same": 1.0, "finer": 0.5}
 MEGABYTE = 2**20

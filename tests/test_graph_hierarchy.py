@@ -103,7 +103,7 @@ def test_a_permutation_of_nodes_changes_nothing():
     np.testing.assert_array_equal(one[0].link[order], two[0].link)
 
 
-@pytest.mark.parametrize("spacings", [(), (0.0,), (0.5, 0.25)])
+@pytest.mark.parametrize("spacings", [(0.0,), (0.5, 0.25)])
 def test_bad_spacings(spacings):
     with pytest.raises(ValueError, match="positive and ascending"):
         hierarchy(square(5), spacings)

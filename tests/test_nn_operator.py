@@ -4,8 +4,8 @@ import torch
 from graph_cases import operator_for, samples_of, spec_of, square
 from torch_geometric.nn import GATv2Conv, SAGEConv
 
-from gno.graph import build_sample, collate
-from gno.mesh import CellBlock, Mesh
+from gno.graph import SampleSpec, build_sample, collate
+from gno.mesh import CellBlock, Mesh, cell_volume
 from gno.nn import OperatorConfig
 from gno.nn.attention import Tokens
 
@@ -143,7 +143,7 @@ def test_any_convolution_of_torch_geometric_can_work_on_the_mesh(convolution):
     together, alone = model(collate(samples)), model(collate(samples[1:]))
     assert difference(together.fields[0][together.batch[0] == 1], alone.fields[0]) < 1e-12
     together.fields[0].sum().backward()
-    assert all(p.grad is not None for layer in (model.mesh_in, model.mesh_out) for p in layer.convolution.parameters())
+    assert all(p.grad is not None for layer in (model.mesh_in, model.mesh_out) for p in layer.kernel.parameters())
 
 
 def test_a_single_node_component_works():
@@ -187,11 +187,19 @@ def test_ablations_run():
         assert torch.isfinite(out.fields[0]).all()
 
 
+def test_the_mesh_alone_is_one_level():
+    samples = [build_sample(square(n, seed=n), spec_of(square(7), n_levels=1), torch.float64) for n in (5, 7)]
+    model = operator_for(samples[0])
+    together, alone = model(collate(samples), return_attention=True), model(collate(samples[1:]))
+    assert together.attention is None and len(together.fields) == 1
+    assert difference(together.fields[0][together.batch[0] == 1], alone.fields[0]) < 1e-12
+
+
 def test_config_errors():
     with pytest.raises(ValueError, match="heads"):
         OperatorConfig(dim=3, n_inputs=1, n_geometry=1, n_outputs=1, n_levels=4, width=32, n_heads=8)
     with pytest.raises(ValueError, match="n_levels"):
-        OperatorConfig(dim=3, n_inputs=1, n_geometry=1, n_outputs=1, n_levels=1)
+        OperatorConfig(dim=3, n_inputs=1, n_geometry=1, n_outputs=1, n_levels=0)
 
 
 def test_missing_and_leaking_fields_are_named():
@@ -242,3 +250,16 @@ def test_keys_may_start_at_a_coarser_level():
         ) < 1e-12
     with pytest.raises(ValueError, match="key_level"):
         operator_for(samples[0], key_level=3)
+
+
+def test_logarithms_are_taken_before_cell_values_move_to_nodes():
+    mesh = square(5)
+    k = np.where(np.arange(mesh.n_cells) % 2, 1.0, 100.0)
+    mesh = mesh.replace(cell_fields={"k": k}, point_fields={"u": mesh.points[:, 0]})
+    spec = SampleSpec.fit([mesh], inputs=["k"], targets=["u"], log=["k"])
+    sample = build_sample(mesh, spec, torch.float64)
+    average = np.log(k) @ cell_volume(mesh)  # the integral of log k, whatever the cells
+    assert abs((sample.mass_0 @ sample.x[:, 0]).item() - average) < 1e-12
+    bad = mesh.replace(cell_fields={"k": -k})
+    with pytest.raises(ValueError, match="field 'k': expected values > 0 for log, got -100"):
+        build_sample(bad, spec)

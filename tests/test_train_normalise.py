@@ -44,18 +44,9 @@ def test_decoding_inverts_encoding_to_float32_even_on_a_large_mean():
     torch.testing.assert_close(scale.decode(scale.encode(x)), x.double(), rtol=0, atol=1e-5)
 
 
-def test_factors_become_differences_where_the_logarithm_is_asked_for():
-    fields = (FieldSpec("k", "point", 1), FieldSpec("T", "point", 1))
-    values = sample([[1.0, -1.0], [100.0, 1.0], [10.0, 0.0]], [1.0, 1.0, 1.0])
-    scale = fit_scale([values], "x", fields, log=["k"])
-    torch.testing.assert_close(scale.encode(values.x)[:, 0], scale.encode(values.x)[:, 1])
-    with pytest.raises(ValueError, match=r"data\.log: expected positive values .* got -1"):
-        scale.encode(-values.x)
-
-
 def test_it_survives_storage():
     def some():
-        return Scale(*(torch.rand(3, dtype=torch.float64) for _ in range(3)), torch.tensor([True, False, False]))
+        return Scale(*(torch.rand(3, dtype=torch.float64) for _ in range(3)))
 
     stored = Normalisation(some(), some())
     again = Normalisation.from_tensors(stored.tensors())

@@ -12,20 +12,19 @@ from gno.mesh import Mesh, boundary_facets
 WAVES = (1.0, 2.0)
 
 
-def n_geometry(dim: int, n_sets: int) -> int:
-    """Columns of :func:`geometry_features`."""
-    return dim * (1 + 2 * len(WAVES)) + (1 + 2 * dim) + n_sets * (2 + dim)
-
-
 def geometry_features(
-    mesh: Mesh, points: Float[np.ndarray, "n dim"], unit: float, sets: tuple[str, ...]
+    mesh: Mesh, points: Float[np.ndarray, "n dim"], unit: float, reach: float, sets: tuple[str, ...]
 ) -> Float[np.ndarray, "n n_geometry"]:
-    """Coordinates with Fourier features; distance, direction and normal of the boundary; the same for each named set.
+    """Coordinates with Fourier features; nearness, distance, direction and normal of the boundary; the same for sets.
+
+    Nothing here depends on the size of the cells: being on the boundary is nearness 1, which fades over ``reach``, and
+    not a flag that fewer and fewer nodes carry as the mesh is refined.
 
     Args:
         mesh: the mesh whose boundary and sets are meant.
         points: nodes or any other places, in units of the case.
         unit: the case's unit of length.
+        reach: length over which nearness fades, in units of the case.
         sets: names of point sets; one that the mesh lacks is infinitely far (distance 1 after saturation).
 
     Returns:
@@ -38,10 +37,11 @@ def geometry_features(
     for wave in WAVES:
         columns += [np.sin(np.pi * wave * points), np.cos(np.pi * wave * points)]
     offset, normal = nearest_on_facets(points, nodes, facets)
-    columns += [_saturated(offset), offset_direction(offset), normal]
+    near, *where = _place(offset, reach)
+    columns += [near, *where, near * normal]  # the nearest facet changes abruptly far away, where its normal has faded
     for name in sets:
         members = np.asarray(mesh.point_sets.get(name, ()), dtype=np.int64)
-        columns += _set_features(points, nodes, facets, members)
+        columns += _place(_offset_to_set(points, nodes, facets, members), reach)
     return np.concatenate(columns, axis=1)
 
 
@@ -52,30 +52,28 @@ def in_units(mesh: Mesh, unit: float, points: Float[np.ndarray, "n dim"] | None 
     return (places - (nodes.min(0) + nodes.max(0)) / 2) / unit
 
 
-def _saturated(offset: np.ndarray) -> np.ndarray:
+def _place(offset: Float[np.ndarray, "n dim"], reach: float) -> list[np.ndarray]:
+    """Nearness exp(−d/reach), distance d/(1+d), and the offset shortened alike, which is smooth where d = 0."""
     distance = np.linalg.norm(offset, axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isfinite(distance), distance / (1 + distance), 1.0)
+    finite = np.isfinite(distance)
+    short = 1 / (1 + np.where(finite, distance, 0.0))
+    return [
+        np.exp(-distance / reach),
+        np.where(finite, 1 - short, 1.0),
+        np.where(finite, offset, 0.0) * short,
+    ]
 
 
-def offset_direction(offset: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
-    """The offset saturated to length d/(1+d): smooth where the distance is 0, unlike the unit vector; 0 if infinite."""
-    finite = np.where(np.isfinite(offset), offset, 0.0)
-    return finite / (1 + np.linalg.norm(finite, axis=1, keepdims=True))
-
-
-def _set_features(points, nodes, facets, members) -> list[np.ndarray]:
+def _offset_to_set(points: np.ndarray, nodes: np.ndarray, facets: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """To the nearest place of a set: on the facets that it covers, else at its nodes; infinite if it is empty."""
     inside = np.zeros(len(nodes), bool)
     inside[members] = True
     covered = facets[inside[facets].all(1)]
     if len(covered):
-        offset, _ = nearest_on_facets(points, nodes, covered)
-    elif len(members):
-        offset = nodes[members][cKDTree(nodes[members]).query(points)[1]] - points
-    else:
-        offset = np.full(points.shape, np.inf)
-    distance = np.linalg.norm(offset, axis=1, keepdims=True)
-    return [(distance <= 1e-9).astype(float), _saturated(offset), offset_direction(offset)]
+        return nearest_on_facets(points, nodes, covered)[0]
+    if len(members):
+        return nodes[members][cKDTree(nodes[members]).query(points)[1]] - points
+    return np.full(points.shape, np.inf)
 
 
 def nearest_on_facets(

@@ -101,7 +101,7 @@ def build_hierarchy(
     >>> [len(level.mass) for level in build_hierarchy(x, np.full(101, 0.01), chain, [0.1, 0.5]).levels]
     [101, 10, 2]
     """
-    if not len(spacings) or np.any(np.diff([0.0, *spacings]) <= 0):
+    if np.any(np.diff([0.0, *spacings]) <= 0):
         raise ValueError(f"spacings: expected positive and ascending, got {list(spacings)}")
     length = np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)[mass[edges].all(0)]
     levels, spacing = [], float(np.median(length)) if len(length) else float(spacings[0])

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from scipy import sparse
+from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
@@ -28,11 +27,16 @@ Location = Literal["point", "cell", "global", "point_set", "cell_set"]
 
 @dataclasses.dataclass(frozen=True)
 class FieldSpec:
-    """A field by name: where it lives and how many components it has."""
+    """A field by name: where it lives, how many components it has, and whether its logarithm is meant.
+
+    The logarithm is taken before cell values move to nodes: averages of a coefficient that jumps by factors are then
+    the same on every mesh of the domain, where the logarithm of an average would depend on the size of the cells.
+    """
 
     name: str
     location: Location
     n_components: int
+    log: bool = False
 
     def values(self, mesh: Mesh) -> Float[np.ndarray, "n_nodes n_components"]:
         """Values at the nodes: cell values moved conservatively, global values repeated, sets as 0 and 1.
@@ -52,6 +56,12 @@ class FieldSpec:
                 f"{self.location} field '{self.name}': expected {self.n_components} components, "
                 f"got {value.shape[1]} ({mesh.source})"
             )
+        if self.log:
+            if not (value > 0).all():
+                raise ValueError(
+                    f"field '{self.name}': expected values > 0 for log, got {value.min():g} ({mesh.source})"
+                )
+            value = np.log(value)
         if self.location == "cell":
             return cells_to_nodes(mesh, value)
         return np.broadcast_to(value, (mesh.n_nodes, self.n_components))
@@ -123,6 +133,7 @@ class SampleSpec:
         *,
         inputs: Sequence[str],
         targets: Sequence[str],
+        log: Sequence[str] = (),
         sets: Sequence[str] | None = None,
         n_levels: int | None = None,
         first_step: float = FIRST_STEP,
@@ -135,6 +146,7 @@ class SampleSpec:
             meshes: training meshes.
             inputs: names of fields or sets to read.
             targets: names of fields to predict.
+            log: those inputs whose logarithm is read: coefficients that vary by factors.
             sets: point sets whose distance is a feature; by default those that every mesh has.
             n_levels: number of levels, the mesh included; by default as many as leave about four anchors across, at
                 least 3.
@@ -161,7 +173,7 @@ class SampleSpec:
         return SampleSpec(
             dim,
             unit,
-            tuple(find_field(meshes[0], name) for name in inputs),
+            tuple(dataclasses.replace(find_field(meshes[0], name), log=name in log) for name in inputs),
             tuple(find_field(meshes[0], name) for name in targets),
             tuple(common_sets(meshes) if sets is None else sets),
             _spacings(meshes, unit, n_levels, first_step, next_step),
@@ -219,7 +231,6 @@ class MeshData(Data):
     Attributes:
         x: inputs, (n_0, n_inputs). y: targets, (n_0, n_targets), if known.
         geometry: (n_0, n_geometry). mass_0: node masses, (n_0,), summing to one.
-        slope: weights of the gradient on the edges of level 0, (n_edges, dim).
         pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, edge_perm_s its transpose.
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
     """
@@ -282,32 +293,19 @@ def build_sample(
         inputs = [np.concatenate([values, at @ values]) for values in inputs]
         points = np.concatenate([points, in_units(mesh, spec.unit, probes)])
         mass = np.concatenate([mass, np.zeros(len(probes))])
-        heard = _probe_edges(at, edges)
         row, column = at.nonzero()
         edges = np.concatenate([edges, np.stack([column, mesh.n_nodes + row]).astype(np.int64)], axis=1)
     data = MeshData(x=_stack(inputs, len(points), mesh, dtype))
     if targets is not None:
         data.y = _stack(targets, len(points), mesh, dtype)
-    data.geometry = torch.as_tensor(geometry_features(mesh, points, spec.unit, spec.sets), dtype=dtype)
-    levels = list(_hierarchy(mesh, spec, points, mass, edges).levels)
-    if probes is not None:
-        own = levels[0].edges[:, levels[0].edges[1] < mesh.n_nodes]
-        levels[0] = dataclasses.replace(levels[0], edges=np.concatenate([own, heard], axis=1))
+    # Length over which what is near is told apart, fixed by the case as the anchors are.
+    reach = spec.spacings[0] if spec.spacings else 0.1
+    data.geometry = torch.as_tensor(geometry_features(mesh, points, spec.unit, reach, spec.sets), dtype=dtype)
+    levels = _hierarchy(mesh, spec, points, mass, edges).levels
     data.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
-    data.slope = torch.as_tensor(gradient_weights(points, levels[0].edges), dtype=dtype)
     for s, level in enumerate(levels):
         _add_level(data, s, level, dtype)
     return data
-
-
-def _probe_edges(at: sparse.csr_matrix, edges: np.ndarray) -> Int[np.ndarray, "2 n_edges"]:
-    """A probe hears the nodes it is interpolated from and their neighbours: a node's stencil, if it lies on one."""
-    n = at.shape[1]
-    near = sparse.identity(n, format="csr") + sparse.coo_matrix((np.ones(edges.shape[1]), tuple(edges)), (n, n))
-    heard = (at @ (near + near.T)).tocsr()
-    heard.sort_indices()
-    probe, node = heard.nonzero()
-    return np.stack([node, n + probe]).astype(np.int64)
 
 
 def _add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
@@ -319,26 +317,6 @@ def _add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None
         data[f"link_{s}"] = torch.as_tensor(level.link)
         data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)
         data[f"link_perm_{s}"] = torch.argsort(data[f"link_{s}"].flatten(), stable=True)
-
-
-def gradient_weights(
-    points: Float[np.ndarray, "n dim"], edges: Int[np.ndarray, "2 n_edges"]
-) -> Float[np.ndarray, "n_edges dim"]:
-    """Least-squares gradient: ``∇v_i ≈ Σ_j g_ij (v_j − v_i)``, exact for linear fields where neighbours span the space.
-
-    Each neighbour counts with 1/|x_ij|². Where neighbours leave a direction open its slope is zero.
-    """
-    offset = points[edges[0]] - points[edges[1]]
-    n, dim = points.shape
-    squared = (offset**2).sum(1)
-    weight = np.divide(1, squared, out=np.zeros_like(squared), where=squared > 0)  # a neighbour in the same place: none
-    matrix = np.empty((n, dim, dim))
-    for k in range(dim):
-        for m in range(dim):
-            matrix[:, k, m] = np.bincount(edges[1], weight * offset[:, k] * offset[:, m], n)
-    # The matrix is a sum of unit outer products: its trace is the number of neighbours, whatever the unit of length.
-    inverse = np.linalg.pinv(matrix, rcond=1e-6, hermitian=True)
-    return np.einsum("ekm,em->ek", inverse[edges[1]], weight[:, None] * offset)
 
 
 def _stack(columns: list[np.ndarray], n: int, mesh: Mesh, dtype: torch.dtype) -> Tensor:

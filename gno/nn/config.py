@@ -18,7 +18,7 @@ PRESETS: dict[str, dict[str, int]] = {
 class OperatorConfig:
     """Args:
     dim: dimension of space. n_inputs, n_geometry, n_outputs: columns of the sample.
-    n_levels: scales, the mesh included.
+    n_levels: scales, the mesh included; 1 is the mesh alone.
     width: channels. n_blocks: rounds of message passing between the scales. n_heads: attention heads.
     key_level: finest level whose anchors are attended to; all coarser ones are too.
     learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.
@@ -40,9 +40,9 @@ class OperatorConfig:
     attention: bool = True
 
     def __post_init__(self) -> None:
-        if self.n_levels < 2:
-            raise ValueError(f"n_levels: expected at least 2, got {self.n_levels}")
-        if not 1 <= self.key_level < self.n_levels:
+        if self.n_levels < 1:
+            raise ValueError(f"n_levels: expected at least 1, got {self.n_levels}")
+        if self.n_levels > 1 and not 1 <= self.key_level < self.n_levels:
             raise ValueError(f"key_level: expected 1 to {self.n_levels - 1}, got {self.key_level}")
         if self.width % self.n_heads or self.head_width <= self.n_levels + self.dim:
             raise ValueError(

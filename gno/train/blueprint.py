@@ -51,7 +51,7 @@ class Blueprint:
             "key_level": finest_dense_level(samples),
         }
         config = OperatorConfig.preset(case.model.size, **{**sizes, **case.model.operator})
-        return cls(case, spec, config, Normalisation.fit(samples, spec, case.data.log))
+        return cls(case, spec, config, Normalisation.fit(samples, spec))
 
     def model(self, seed: int = 0) -> nn.Module:
         """The operator with fresh weights; the caller's random numbers are left alone."""

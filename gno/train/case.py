@@ -178,7 +178,7 @@ def hierarchy_knobs() -> dict[str, Any]:
     from gno.graph import SampleSpec
 
     hints = typing.get_type_hints(SampleSpec.fit)
-    return {key: hints[key] for key in hints if key not in ("meshes", "inputs", "targets", "sets", "return")}
+    return {key: hints[key] for key in hints if key not in ("meshes", "inputs", "targets", "log", "sets", "return")}
 
 
 def operator_knobs() -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -22,21 +22,15 @@ class Scale:
         mean: per column, physical units.
         std: per column, equal for all components of one field, so that vectors keep their direction.
         rms: per column, root mean square magnitude of the whole field, physical units.
-        log: whether the logarithm of a column is meant, in all of the above.
     """
 
     mean: Float[Tensor, " n_columns"]
     std: Float[Tensor, " n_columns"]
     rms: Float[Tensor, " n_columns"]
-    log: Bool[Tensor, " n_columns"]
 
     def encode(self, values: Float[Tensor, "n_nodes n_columns"]) -> Float[Tensor, "n_nodes n_columns"]:
-        """Physical to normalised; computed in float64, so that a large mean costs no digits.
-
-        Raises:
-            ValueError: a value without a logarithm where one is meant.
-        """
-        return ((logarithms(values.double(), self.log) - self.mean) / self.std).to(values.dtype)
+        """Physical to normalised; computed in float64, so that a large mean costs no digits."""
+        return ((values.double() - self.mean) / self.std).to(values.dtype)
 
     def decode(self, values: Float[Tensor, "n_nodes n_columns"]) -> Float[Tensor, "n_nodes n_columns"]:
         """Normalised to physical, float64, on the device of ``values``."""
@@ -62,9 +56,9 @@ class Normalisation:
     targets: Scale
 
     @classmethod
-    def fit(cls, samples: Sequence[Data], spec: SampleSpec, log: Collection[str] = ()) -> Normalisation:
-        """From the training samples only; of the inputs named in ``log`` the logarithm is taken first."""
-        return cls(fit_scale(samples, "x", spec.inputs, log), fit_scale(samples, "y", spec.targets))
+    def fit(cls, samples: Sequence[Data], spec: SampleSpec) -> Normalisation:
+        """From the training samples only."""
+        return cls(fit_scale(samples, "x", spec.inputs), fit_scale(samples, "y", spec.targets))
 
     def apply(self, sample: Data) -> Data:
         """A copy of a sample with x, and y if it has one, normalised."""
@@ -79,29 +73,28 @@ class Normalisation:
         return {
             f"{side}.{name}": getattr(getattr(self, side), name)
             for side in ("inputs", "targets")
-            for name in ("mean", "std", "rms", "log")
+            for name in ("mean", "std", "rms")
         }
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Normalisation:
         """The inverse of :meth:`tensors`."""
         sides = (
-            Scale(**{name: tensors[f"{side}.{name}"] for name in ("mean", "std", "rms", "log")})
+            Scale(**{name: tensors[f"{side}.{name}"] for name in ("mean", "std", "rms")})
             for side in ("inputs", "targets")
         )
         return cls(*sides)
 
 
-def fit_scale(samples: Sequence[Data], key: str, fields: Sequence[FieldSpec], log: Collection[str] = ()) -> Scale:
+def fit_scale(samples: Sequence[Data], key: str, fields: Sequence[FieldSpec]) -> Scale:
     """The scale of the columns of ``sample[key]``; a constant field is divided by its size, or by 1 if it is zero."""
     n_columns = sum(field.n_components for field in fields)
-    logs = torch.tensor([field.name in log for field in fields for _ in range(field.n_components)], dtype=torch.bool)
     mean, square = torch.zeros(n_columns, dtype=torch.float64), torch.zeros(n_columns, dtype=torch.float64)
     for sample in samples:
-        mean += _average(sample, logarithms(sample[key].double(), logs))
+        mean += _average(sample, sample[key].double())
     mean /= len(samples)
     for sample in samples:
-        square += _average(sample, (logarithms(sample[key].double(), logs) - mean) ** 2)
+        square += _average(sample, (sample[key].double() - mean) ** 2)
     square /= len(samples)
     std, rms = torch.ones_like(mean), torch.ones_like(mean)
     for columns, _ in columns_of(fields):
@@ -111,20 +104,7 @@ def fit_scale(samples: Sequence[Data], key: str, fields: Sequence[FieldSpec], lo
         # float32 inputs carry a relative error of 6e-8: a spread below that is noise, not information
         constant = spread <= 1e-6 * size
         std[columns] = rms[columns][0] if constant else spread
-    return Scale(mean, std, rms, logs)
-
-
-def logarithms(values: Float[Tensor, "n_nodes n_columns"], log: Bool[Tensor, " n_columns"]) -> Tensor:
-    """The columns, or their logarithms where ``log`` says so.
-
-    >>> logarithms(torch.tensor([[1.0, 1.0]]), torch.tensor([True, False]))
-    tensor([[0., 1.]])
-    """
-    if not log.any():
-        return values
-    if not (values[:, log] > 0).all():
-        raise ValueError(f"data.log: expected positive values of these inputs, got {float(values[:, log].min()):g}")
-    return torch.where(log, values.clamp_min(torch.finfo(values.dtype).tiny).log(), values)
+    return Scale(mean, std, rms)
 
 
 def columns_of(fields: Sequence[FieldSpec]) -> list[tuple[slice, FieldSpec]]:

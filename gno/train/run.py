@@ -190,6 +190,7 @@ def fit_spec(case: Case, sources: Sequence[Source]) -> SampleSpec:
         [mesh_of(source) for source in sources[::stride]],
         inputs=case.data.inputs,
         targets=case.data.targets,
+        log=case.data.log,
         sets=case.data.sets,
         **case.model.hierarchy,
     )

@@ -1,0 +1,130 @@
+"""What each part of the operator is worth: `python benchmarks/ablation.py` trains each variant for the same time.
+
+Two data sets, smooth coefficients and grains whose coefficients jump; every variant with every seed, one process each.
+The error is the mean relative L2 over unseen domains, on meshes as fine as those of training, and twice and four times
+as fine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+VARIANTS: dict[str, dict[str, object]] = {
+    "full model": {},
+    "without cross-scale attention": {"attention": False},
+    "fixed pooling": {"learned_pooling": False},
+    "one level": {"n_levels": 1},
+}
+FINER = (1, 2, 4)
+
+
+def one(job: dict) -> dict:
+    """Train one variant with one seed, and evaluate it on every mesh size; runs in a process of its own."""
+    import torch
+    from data import FIELDS, SPACING, files
+
+    from gno.train import Case, Data, Model, Training, train
+
+    torch.set_num_threads(job["threads"])
+    fields = FIELDS[job["data"]]
+    paths = [str(path) for path in files(job["data"], "train", job["n_train"])]
+    case = Case(
+        data=Data(train=paths, cache=str(Path(__file__).parent / ".cache" / "samples"), **fields),
+        model=Model(**VARIANTS[job["variant"]]),
+        training=Training(minutes=job["minutes"], seed=job["seed"], device=job["device"]),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(case, folder, progress=False)
+        errors = {}
+        for finer in FINER:
+            test = files(job["data"], "test", job["n_test"], SPACING[job["data"]] / finer)
+            errors[str(finer)] = run.evaluate(test).mean[fields["targets"][0]]
+        log = [line.split(",") for line in Path(folder, "log.csv").read_text().splitlines()]
+        steps = max(int(row[log[0].index("step")]) for row in log[1:])
+    weights = sum(p.numel() for p in run.model.parameters())
+    return {**job, "errors": errors, "steps": steps, "weights": weights, "torch": torch.__version__}
+
+
+def start(job: dict) -> dict:
+    """The same in a new process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"])}
+    command = [sys.executable, __file__, "--one", json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    print(f"{job['data']}, {job['variant']}, seed {job['seed']}: {result['errors']}", flush=True)
+    return result
+
+
+def table(results: list[dict]) -> str:
+    """Mean and standard deviation over seeds, as Markdown."""
+    first = results[0]
+    lines = [
+        f"{first['minutes']:g} minutes of training each, {first['n_train']} training and {first['n_test']} test domains, "
+        f"{first['threads']} thread(s), {len({r['seed'] for r in results})} seeds; {platform.machine()}, "
+        f"Python {platform.python_version()}, torch {first['torch']}.",
+        "",
+        "| data | variant | error at h | at h/2 | at h/4 | steps | weights |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for data in dict.fromkeys(r["data"] for r in results):
+        for variant in VARIANTS:
+            rows = [r for r in results if (r["data"], r["variant"]) == (data, variant)]
+            if rows:
+                cells = [spread([100 * r["errors"][str(finer)] for r in rows]) for finer in FINER]
+                steps = statistics.median(r["steps"] for r in rows)
+                lines.append(f"| {data} | {variant} | {' | '.join(cells)} | {steps:.0f} | {rows[0]['weights']:,} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.2f} ± {deviation:.2f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--data", nargs="+", default=["diffusion_smooth", "diffusion_grains"])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--n-train", type=int, default=400)
+    parser.add_argument("--n-test", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
+    parser.add_argument("--threads", type=int, default=2, help="of each training")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(json.loads(options.one))))
+        return
+    keys = ("minutes", "n_train", "n_test", "threads", "device")
+    shared = {key: getattr(options, key) for key in keys}
+    jobs = [
+        {"data": data, "variant": variant, "seed": seed, **shared}
+        for data in options.data
+        for seed in options.seeds
+        for variant in options.variants
+    ]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(start, jobs))
+    text = table(results)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "ablation.json").write_text(json.dumps(results, indent=1))
+    (RESULTS / "ablation.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
