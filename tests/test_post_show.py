@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gno.mesh import CellBlock, Mesh
-from gno.post import painter, picture
+from gno.post import painter, picture, window
 from gno.post.color import NO_VALUE_COLOR, SIGNED_COLORS, UNSIGNED_COLORS, color_limits, error_limits
 from gno.post.grid import to_pyvista
 from gno.post.panels import Look, field_panels, level_panels
@@ -278,6 +278,12 @@ MESHES = {
     "line": Mesh(np.linspace(0, 1, 5)[:, None], (CellBlock("line", np.stack([np.arange(4), np.arange(1, 5)], 1)),)),
     "truss": Mesh(box().points, (CellBlock("line", np.array([[0, 6], [1, 7], [2, 4]])),)),
 }
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there VTK asks X11")
+def test_where_x11_is_missing_vtk_is_not_asked(monkeypatch):
+    monkeypatch.setattr(window, "_loads", lambda library: "X11" not in library)
+    assert not has_opengl()
 
 
 @pytest.mark.parametrize(

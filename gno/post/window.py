@@ -17,6 +17,7 @@ from gno.post.color import GHOST, INK, NO_VALUE_COLOR, SHEET
 from gno.post.scene import SHARP, VALUE, Panel, View
 
 _THICK = 4.0  # of lines in pictures: twice the density, drawn twice as large and scaled down
+_X11 = ("libX11.so.6", "libX11.so")
 _OSMESA = ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so", "osmesa.dll")
 
 
@@ -46,6 +47,9 @@ def quiet() -> Iterator[None]:
 
 def has_opengl() -> bool:
     """Whether VTK can draw here; where it cannot and tries, it takes the whole process down."""
+    # On Linux VTK asks X11 first, also off screen, and does not survive its absence.
+    if sys.platform.startswith("linux") and not any(map(_loads, _X11)):
+        return False
     from vtkmodules.vtkRenderingCore import vtkRenderWindow
     from vtkmodules.vtkRenderingOpenGL2 import vtkOpenGLRenderWindow  # noqa: F401  (makes the drivers known)
 
