@@ -70,8 +70,11 @@ class LearnedPooling(nn.Module):
         self.score = nn.Linear(hidden, 1, bias=False)
         self.query = nn.Linear(width, hidden, bias=False)
         self.key = nn.Linear(width, hidden, bias=False)
-        with torch.no_grad():  # at the start node and anchor are compared in the same coordinates
-            self.key.weight.copy_(self.query.weight)
+        with torch.no_grad():
+            # Training starts from nearly the geometric weights: coarse targets move with P, and P should move for a reason.
+            self.score.weight.mul_(0.1)
+            self.query.weight.mul_(0.3)
+            self.key.weight.copy_(self.query.weight)  # node and anchor are compared in the same coordinates
 
     def forward(
         self,

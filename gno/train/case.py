@@ -44,7 +44,7 @@ class Data(Part):
         inputs: names of the fields that are known beforehand (point, cell or global).
         targets: names of the fields to learn.
         log: those inputs whose logarithm is to be used: coefficients that vary by factors.
-        sets: named sets whose indicator, distance and direction the operator may see; all that the
+        sets: named sets whose nearness, distance and direction the operator may see; all that the
             training meshes share if absent.
         train, validation, test: globs, relative to ``folder``.
         files: one glob instead, split at random.

@@ -14,8 +14,9 @@ from gno.train.case import Training
 
 Optimiser = Callable[[nn.Module, Training], torch.optim.Optimizer]
 
-# Muon turns a whole matrix; one that is thinner than this has nothing to gain from it.
-THIN = 16
+# Muon turns a whole matrix, and moves all at one rate; one that is thinner than this (the weights of the pooling among
+# them) has nothing to gain from it, and should move only as far as its gradient says.
+THIN = 32
 
 
 def adamw(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
