@@ -71,7 +71,7 @@ def table(results: list[dict]) -> str:
     """Mean and standard deviation over seeds, as Markdown."""
     first = results[0]
     lines = [
-        f"{first['minutes']:g} minutes of training each, {first['n_train']} training and {first['n_test']} test domains, "
+        f"{first['minutes']:g} minutes of training each, {first['n_train']} training, {first['n_test']} test domains, "
         f"{first['threads']} thread(s), {len({r['seed'] for r in results})} seeds; {platform.machine()}, "
         f"Python {platform.python_version()}, torch {first['torch']}.",
         "",

@@ -71,7 +71,7 @@ class LearnedPooling(nn.Module):
         self.query = nn.Linear(width, hidden, bias=False)
         self.key = nn.Linear(width, hidden, bias=False)
         with torch.no_grad():
-            # Training starts from nearly the geometric weights: coarse targets move with P, and P should move for a reason.
+            # Training starts from nearly the geometric weights: coarse targets move with P, and P needs a reason to.
             self.score.weight.mul_(0.1)
             self.query.weight.mul_(0.3)
             self.key.weight.copy_(self.query.weight)  # node and anchor are compared in the same coordinates
