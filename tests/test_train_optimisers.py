@@ -76,7 +76,7 @@ def test_hidden_matrices_go_to_muon_and_the_rate_reaches_all():
     optimiser = muon(model, SETTINGS)
     assert isinstance(optimiser, Together) and isinstance(optimiser.parts[0], Muon)
     hidden = {id(p) for group in optimiser.parts[0].param_groups for p in group["params"]}
-    assert hidden == {id(model[0].weight), id(model[2].weight)}
+    assert hidden == {id(model[2].weight)}  # the first one, 32 × 20, is thin
     before = [p.detach().clone() for p in model.parameters()]
     for group in optimiser.param_groups:
         group["lr"] = 0.0
