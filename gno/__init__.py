@@ -1,9 +1,14 @@
 """gno: neural operators on the meshes engineers already have."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
-from gno.mesh import Mesh, MeshError, read, read_series, write
+# Threads that wait for each other without spinning: as soon as anything else runs on the machine, spinning makes the many
+# small operations of a training step ten times slower (measured). Read once, when torch is loaded; yours comes first.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from gno.mesh import Mesh, MeshError, read, read_series, write  # noqa: E402
 
 if TYPE_CHECKING:
     from gno.train import Case, Run, load_case

@@ -192,8 +192,8 @@ def show(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for data, run and pictures.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(min=0.05, help="Training time.")] = 2.0,
-    n_train: Annotated[int, typer.Option("--plates", min=4, help="Number of plates to train on.")] = 160,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Training time.")] = 2.7,
+    n_train: Annotated[int, typer.Option("--plates", min=4, help="Number of plates to train on.")] = 300,
 ) -> None:
     """Plates with holes under load: solve some, learn from them, predict plates never seen.
 

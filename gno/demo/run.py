@@ -62,8 +62,8 @@ class DemoResult:
 def run_demo(
     directory: str | Path,
     *,
-    minutes: float = 2.0,
-    n_train: int = 160,
+    minutes: float = 2.7,
+    n_train: int = 300,
     n_validation: int = 8,
     n_test: int = 16,
     spacing: float = SPACING,
