@@ -4,11 +4,12 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# Threads that wait for each other without spinning: as soon as anything else runs on the machine, spinning makes the many
-# small operations of a training step ten times slower (measured). Read once, when torch is loaded; yours comes first.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A thread that waits for another spins for some microseconds, then sleeps. Without a bound it spins on, and as soon as
+# anything else runs on the machine the many small operations of a training step can take ten times as long (measured;
+# on a quiet machine the bound costs nothing). Read once, when torch is loaded; a setting of yours comes first.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from gno.mesh import Mesh, MeshError, read, read_series, write  # noqa: E402
+from gno.mesh import Mesh, MeshError, read, read_series, write
 
 if TYPE_CHECKING:
     from gno.train import Case, Run, load_case
