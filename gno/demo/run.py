@@ -29,7 +29,7 @@ sets = ["left", "right", "holes"]
 size = "small"
 
 [training]
-minutes = {minutes:g}
+{budget}
 """
 
 # Number of the first plate of each split: no plate is in two.
@@ -63,6 +63,7 @@ def run_demo(
     directory: str | Path,
     *,
     minutes: float = 2.7,
+    epochs: int | None = None,
     n_train: int = 300,
     n_validation: int = 8,
     n_test: int = 16,
@@ -74,6 +75,7 @@ def run_demo(
     Args:
         directory: gets ``data``, ``case.toml``, ``run``, ``predicted`` and ``pictures``.
         minutes: training time.
+        epochs: passes over the plates instead of minutes, so that the result does not depend on the machine's speed.
         n_train, n_validation, n_test: plates of each split.
         spacing: of nodes, in heights of a plate.
         say: is told what happens, line by line.
@@ -84,12 +86,13 @@ def run_demo(
     start = time.perf_counter()
     files = {key: fresh_plates(directory / "data" / key, n, spacing, FIRST[key]) for key, n in counts.items()}
     case_file = directory / "case.toml"
-    case_file.write_text(CASE.format(minutes=minutes), encoding="utf-8")
+    budget = f"minutes = {minutes:g}" if epochs is None else f"epochs = {epochs}"
+    case_file.write_text(CASE.format(budget=budget), encoding="utf-8")
     say(indented(f"{time.perf_counter() - start:.0f} s; files in {directory / 'data'}, the case in {case_file}"))
 
     from gno.train import load_case, train
 
-    say(f"2  training, {minutes:g} minutes")
+    say(f"2  training, {budget}")
     run = train(load_case(case_file), directory / "run", overwrite=True)
     say(indented(run.summary()))
     say("3  plates never seen, against the solver")
