@@ -85,6 +85,16 @@ def test_single_node_components_work():
     assert (hierarchy(alone).levels[0].log_b[-1] > NEVER).sum() == 1
 
 
+def test_no_neighbour_within_reach_is_left_out():
+    levels = hierarchy(square(33), (0.06, 0.12)).levels
+    for level in levels[1:]:
+        away = np.linalg.norm(level.position[:, None] - level.position[None], axis=2)
+        close = (away <= 1.2 * level.spacing) & (away > 0)  # nearer than two steps along the mesh can fail to reach
+        found = np.zeros_like(close)
+        found[level.edges[1], level.edges[0]] = True
+        assert found[close].all() and (np.diff(level.edges[1]) >= 0).all()
+
+
 def test_candidates_are_the_nearest_and_sorted():
     level = hierarchy(square(17), n_candidates=4).levels[0]
     assert (np.diff(level.log_b, axis=1) <= 1e-12).all()

@@ -7,16 +7,6 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 
-def radius_edges(points: Float[np.ndarray, "n dim"], radius: float) -> Int[np.ndarray, "2 n_edges"]:
-    """All pairs of points no further apart than ``radius``, each once; none is ever left out.
-
-    >>> radius_edges(np.array([[0.], [1.], [3.]]), 1.5)
-    array([[0],
-           [1]])
-    """
-    return cKDTree(points).query_pairs(radius, output_type="ndarray").astype(np.int64).reshape(-1, 2).T
-
-
 def nearest_edges(points: Float[np.ndarray, "n dim"], k: int | None = None) -> Int[np.ndarray, "2 n_edges"]:
     """Pairs in which one point is among the k nearest of the other (default 3·dim), each once."""
     n, dim = points.shape

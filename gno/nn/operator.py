@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.graph.sample import level_edges, link_edges
-from gno.graph.segment import Edges, gather_sum, sum_received
+from gno.graph.segment import Edges, gather_sum, segment_sum
 from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.config import OperatorConfig
 from gno.nn.kernel import KernelIntegral, moments
@@ -328,5 +328,5 @@ def _tokens(levels: list[_LevelState], first: int, batch: Batch) -> Tokens:
 
 def _over_sum(weights: Tensor, edges: Edges) -> Tensor:
     """Weights over their sum at the receiver; zero where that sum is zero."""
-    total = sum_received(weights[:, None], None, edges)[:, 0]
+    total = segment_sum(weights[:, None], edges.ptr)[:, 0]
     return weights / torch.where(total > 0, total, torch.ones_like(total)).index_select(0, edges.receiver)
