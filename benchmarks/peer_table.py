@@ -12,7 +12,7 @@ from typing import Any
 Row = dict[str, Any]
 
 # Only what agrees in all of these is compared.
-SAME = ("data", "minutes", "n_train", "n_test", "device", "threads", "machine")
+SAME = ("data", "minutes", "n_train", "n_test", "device", "threads", "clock", "machine")
 # What was tried for a model.
 TRIED = ("optimiser", "lr", "batch_size")
 
@@ -72,8 +72,9 @@ def _headline(row: Row) -> str:
     nodes = row.get("nodes")
     meshes = f"; {nodes['same']:.0f} and {nodes['finer']:.0f} nodes" if nodes else ""
     threads = f", {row['threads']} threads" if row["device"] == "cpu" else ""
+    clock = " of processor time" if row.get("clock") == "processor" else ""
     return (
-        f"### {row['data']}: {row['minutes']:g} minutes, {row['n_train']} training and {row['n_test']} test meshes"
+        f"### {row['data']}: {row['minutes']:g} minutes{clock}, {row['n_train']} training and {row['n_test']} test meshes"
         f"{meshes}; {row.get('machine', 'unknown machine')}{threads}"
     )
 

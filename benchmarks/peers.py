@@ -34,7 +34,7 @@ from typing import Any
 import peer_table
 import torch
 from peer_models import PEERS, parse
-from peer_run import FIELDS, MESHES, Job
+from peer_run import CLOCKS, FIELDS, MESHES, Job
 
 from gno.train.run import fit_spec, samples_of
 
@@ -56,6 +56,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="processor: fair on a busy machine")
     parser.add_argument("--n-train", type=int, default=400)
     parser.add_argument("--n-test", type=int, default=50)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file that gets a line per training")
@@ -77,7 +78,7 @@ def jobs(chosen: argparse.Namespace) -> Iterator[Job]:
             grid = {key: values for key, values in lists.items() if values}
         for values in itertools.product(*grid.values(), chosen.seeds):
             settings = dict(zip(grid, values, strict=False))
-            common = (chosen.minutes, chosen.device, chosen.threads, chosen.n_train, chosen.n_test)
+            common = (chosen.minutes, chosen.device, chosen.threads, chosen.clock, chosen.n_train, chosen.n_test)
             yield Job(data, model, values[-1], *common, settings)
 
 

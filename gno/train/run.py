@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ def train(
     meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None = None,
     optimiser: Optimiser | None = None,
     progress: bool = True,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Run:
     """Train an operator and keep it in a folder.
 
@@ -57,6 +58,7 @@ def train(
             says, a mapping has the keys ``train``, and, if wanted, ``validation`` and ``test``.
         optimiser: makes the optimiser of a module; the one that the case names by default.
         progress: whether to draw a progress bar.
+        clock: seconds that a budget of minutes is measured with; ``time.process_time`` is fair on a busy machine.
 
     Returns:
         The run, with its best weights.
@@ -85,7 +87,7 @@ def train(
     fresh = Blueprint.fit(case, spec, samples["train"])
     blueprint = dataclasses.replace(before[0], case=case) if before else fresh
     restored = (before[1], Progress(**before[2])) if before else None
-    _run_loop(fabric, blueprint, samples, directory, restored, optimiser, progress)
+    _run_loop(fabric, blueprint, samples, directory, restored, optimiser, progress, clock)
     return Run.load(directory)
 
 
@@ -97,6 +99,7 @@ def _run_loop(
     restored: tuple[Any, Progress] | None,
     optimiser: Optimiser | None,
     bar: bool,
+    clock: Callable[[], float],
 ) -> None:
     settings, targets, scale = blueprint.case.training, blueprint.spec.targets, blueprint.normalisation.targets
     dtype = torch.float64 if settings.precision == "64" else torch.float32
@@ -133,6 +136,7 @@ def _run_loop(
             report=report,
             stop=stop,
             optimiser=optimiser,
+            clock=clock,
         )
         if restored:
             loop.restore(*restored)
