@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.spatial import cKDTree
 
@@ -52,29 +52,52 @@ def interpolation(mesh: Mesh, points: Float[np.ndarray, "n dim"]) -> sparse.csr_
     return rows.tocsr()
 
 
+def containing_cells(mesh: Mesh, points: Float[np.ndarray, "n dim"]) -> Int[np.ndarray, " n"]:
+    """Number of the domain's cell that each point lies in, −1 outside; on a facet, either of its cells.
+
+    Curved cells are taken as the simplices between their nodes, with a margin of 1e-9 of their size.
+
+    >>> from gno.mesh import CellBlock
+    >>> line = Mesh(np.array([[0.], [1.], [3.]]), (CellBlock("line", np.array([[0, 1], [1, 2]])),))
+    >>> containing_cells(line, np.array([[0.5], [2.5], [4.0]])).tolist()
+    [0, 1, -1]
+    """
+    found, inside = np.full(len(points), -1), np.full(len(points), -1e-9)
+    for group in groups(mesh, domain_dim(mesh)):
+        piece, weight, corner_weights = _nearest_pieces(mesh, group, points[:, : mesh.dim].astype(np.float64))
+        score = weight.min(1)
+        better = score > inside
+        found[better] = group[2][piece[better] // len(corner_weights)]
+        inside[better] = score[better]
+    return found
+
+
 def _in_group(mesh: Mesh, group: Group, points: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Interpolation from cells of one type, and how far inside each point is (its least barycentric coordinate)."""
+    kind, nodes, _ = group
+    piece, weight, corner_weights = _nearest_pieces(mesh, group, points)
+    score, n_pieces = weight.min(1), len(corner_weights)
+    weight = np.where(weight > 1e-9, weight, 0.0)  # cut off outside; and a point on a node is that node, not nearly so
+    weight /= weight.sum(1, keepdims=True)
+    values = np.einsum("nk,nkv->nv", weight, corner_weights[piece % n_pieces])
+    columns = nodes[piece // n_pieces]
+    row = np.repeat(np.arange(len(points)), kind.n_nodes)
+    matrix = sparse.csr_matrix((values.ravel(), (row, columns.ravel())), (len(points), mesh.n_nodes))
+    return matrix, score
+
+
+def _nearest_pieces(mesh: Mesh, group: Group, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The piece each point is deepest inside, its barycentric coordinates there, and the weights of pieces' corners."""
     kind, nodes, _ = group
     # Corners of the pieces as weights of the cell's nodes: nodes themselves, then the centres that were added.
     corner_weights = np.concatenate([np.eye(kind.n_nodes), kind.centres])[kind.simplices]
     corners = np.einsum("skv,cvd->cskd", corner_weights, mesh.points[nodes][..., : points.shape[1]].astype(np.float64))
-    n_pieces = len(kind.simplices)
     corners = corners.reshape(-1, *corners.shape[2:])
     _, near = cKDTree(corners.mean(1)).query(points, k=min(NEAREST, len(corners)))
     near = near.reshape(len(points), -1)
     weights = np.stack([_barycentric(points, corners[piece]) for piece in near.T], axis=1)
     best, row = weights.min(2).argmax(1), np.arange(len(points))
-    score = weights[row, best].min(1)
-    weight = weights[row, best]
-    weight = np.where(weight > 1e-9, weight, 0.0)  # cut off outside; and a point on a node is that node, not nearly so
-    weight /= weight.sum(1, keepdims=True)
-    piece = near[row, best]
-    values = np.einsum("nk,nkv->nv", weight, corner_weights[piece % n_pieces])
-    columns = nodes[piece // n_pieces]
-    matrix = sparse.csr_matrix(
-        (values.ravel(), (np.repeat(row, kind.n_nodes), columns.ravel())), (len(points), mesh.n_nodes)
-    )
-    return matrix, score
+    return near[row, best], weights[row, best], corner_weights
 
 
 def _barycentric(points: np.ndarray, corner: np.ndarray) -> Float[np.ndarray, "n corners"]:
