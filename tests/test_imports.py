@@ -14,8 +14,9 @@ PACKAGE = Path(__file__).parent.parent / "gno"
 # What each room may import: the plan of the house. "" is gno/__init__.py, "cli" and "inspection" are single files.
 BELOW = {
     "mesh": set(),
-    "graph": {"mesh"},
-    "nn": {"mesh", "graph"},
+    "kernels": set(),
+    "graph": {"mesh", "kernels"},
+    "nn": {"mesh", "kernels", "graph"},
     "physics": {"mesh"},
     "post": {"mesh"},
     "train": {"mesh", "graph", "nn", "physics", "post"},

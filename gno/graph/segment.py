@@ -1,4 +1,4 @@
-"""Sums over the edges of a graph: one module, three back ends, one result.
+"""Sums over the edges of a graph: one module, one result, whether by torch, torch-scatter or Triton.
 
 Edges are stored sorted by receiver (compressed rows), together with the permutation that sorts them by sender, so that
 every sum and every gradient is a gather: nothing is scattered, no atomics, the same bits on every run.
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from gno.kernels import on_triton
 
 try:  # an optional accelerator: its results equal those of plain torch
     from torch_scatter import segment_csr
@@ -92,14 +94,28 @@ def gather_sum(
 
     No tensor with one row per edge and channel is made on the way forward.
     """
-    return _GatherSum.apply(values, weights, edges, False)
+    return _Product.apply(values, edges, False, False, weights)
 
 
 def gather_sum_t(
     values: Float[Tensor, "n_receivers c"], weights: Float[Tensor, " n_edges"], edges: Edges
 ) -> Float[Tensor, "n_senders c"]:
     """The transpose of :func:`gather_sum`: ``y_s = Σ_e w_e v_{receiver(e)}`` over the edges that s sends."""
-    return _GatherSum.apply(values, weights, edges, True)
+    return _Product.apply(values, edges, True, False, weights)
+
+
+def moments(
+    values: Float[Tensor, "n_senders c"], weights: Sequence[Float[Tensor, " n_edges"]], edges: Edges
+) -> Float[Tensor, "n_receivers sets_c"]:
+    """``y_r^k = Σ_e w_e^k v_{sender(e)}`` for each set of weights k, side by side."""
+    return _Product.apply(values, edges, False, False, *weights)
+
+
+def expansion(
+    values: Float[Tensor, "n_senders sets_c"], weights: Sequence[Float[Tensor, " n_edges"]], edges: Edges
+) -> Float[Tensor, "n_receivers c"]:
+    """``y_r = Σ_k Σ_e w_e^k v_{sender(e)}^k``: values that lie side by side, one part for each set of weights k."""
+    return _Product.apply(values, edges, False, True, *weights)
 
 
 def spread(values: Float[Tensor, "n_senders c"], edges: Edges) -> Float[Tensor, "n_edges c"]:
@@ -133,12 +149,14 @@ class _SegmentSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, ptr):
         ctx.save_for_backward(ptr)
+        ctx.n_values = len(values)
         return bag(values, torch.arange(len(values), device=values.device), ptr)
 
     @staticmethod
     def backward(ctx, grad):
         (ptr,) = ctx.saved_tensors
-        return grad.repeat_interleave(ptr.diff(), dim=0), None
+        # the size is given, or the host would have to wait for it
+        return grad.repeat_interleave(ptr.diff(), dim=0, output_size=ctx.n_values), None
 
 
 class _Spread(torch.autograd.Function):
@@ -152,29 +170,54 @@ class _Spread(torch.autograd.Function):
         return sum_sent(grad, None, ctx.edges), None
 
 
-def _gather_sum(values: Tensor, weights: Tensor, edges: Edges, transposed: bool) -> Tensor:
-    weights = weights.to(values.dtype)
-    if not transposed:
-        return bag(values, edges.sender, edges.ptr, weights)
-    perm = edges.perm
-    return bag(values, edges.receiver.index_select(0, perm), edges.ptr_t, weights.index_select(0, perm))
+class _Product(torch.autograd.Function):
+    """Moments, or the expansion (``summed``); each is, on the transposed edges, the other one's gradient."""
 
-
-class _GatherSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values, weights, edges, transposed):
-        ctx.edges, ctx.transposed = edges, transposed
-        ctx.save_for_backward(values, weights)
-        return _gather_sum(values, weights, edges, transposed)
+    def forward(ctx, values, edges, transposed, summed, *weights):
+        ctx.edges, ctx.transposed, ctx.summed = edges, transposed, summed
+        ctx.save_for_backward(values, *weights)
+        return _product(values, weights, edges, transposed, summed)
 
     @staticmethod
     def backward(ctx, grad):
-        values, weights = ctx.saved_tensors
-        edges, grad_values, grad_weights = ctx.edges, None, None
+        values, *weights = ctx.saved_tensors
+        edges, grad_values, grad_weights = ctx.edges, None, [None] * len(weights)
         if ctx.needs_input_grad[0]:
-            grad_values = _gather_sum(grad, weights, edges, not ctx.transposed)
-        if ctx.needs_input_grad[1]:
+            grad_values = _product(grad, weights, edges, not ctx.transposed, not ctx.summed)
+        if any(ctx.needs_input_grad[4:]):
             out, into = (edges.sender, edges.receiver) if ctx.transposed else (edges.receiver, edges.sender)
-            product = grad.index_select(0, out) * values.index_select(0, into)
-            grad_weights = product.sum(1, dtype=torch.promote_types(product.dtype, torch.float32)).to(weights.dtype)
-        return grad_values, grad_weights, None, None
+            single, several = ((grad, out), (values, into)) if ctx.summed else ((values, into), (grad, out))
+            products = _edge_products(*single, *several, len(weights))
+            grad_weights = [p.to(w.dtype) for p, w in zip(products, weights, strict=True)]
+        return grad_values, None, None, None, *grad_weights
+
+
+def _product(values: Tensor, weights: Sequence[Tensor], edges: Edges, transposed: bool, summed: bool) -> Tensor:
+    index, ptr, perm = edges.sender, edges.ptr, None
+    if transposed:
+        index, ptr, perm = edges.receiver, edges.ptr_t, edges.perm
+    if on_triton(values):
+        from gno.kernels import sparse
+
+        one_pass = sparse.expansion if summed else sparse.moments
+        return one_pass(values, torch.stack(tuple(weights)), index, ptr, perm)
+    if perm is not None:
+        index, weights = index.index_select(0, perm), [w.index_select(0, perm) for w in weights]
+    parts = values.chunk(len(weights), dim=1) if summed else [values] * len(weights)
+    sums = [bag(v, index, ptr, w.to(v.dtype)) for v, w in zip(parts, weights, strict=True)]
+    if not summed:
+        return sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
+    for further in sums[1:]:
+        sums[0] += further
+    return sums[0]
+
+
+def _edge_products(single: Tensor, at_single: Tensor, several: Tensor, at_several: Tensor, n: int) -> Sequence[Tensor]:
+    """``Σ_c x_c y_c^k`` on each edge, for each of the n sets k that lie side by side in y."""
+    if on_triton(single):
+        from gno.kernels import sparse
+
+        return sparse.edge_products(single, several, at_single, at_several).unbind()
+    x = single.index_select(0, at_single).to(torch.promote_types(single.dtype, torch.float32))
+    return [(x * y.index_select(0, at_several)).sum(1) for y in several.chunk(n, dim=1)]

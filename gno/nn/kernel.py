@@ -2,18 +2,19 @@
 
 Two kernels. Between anchors, where edges are few, a network of both ends and their offset, split into node products.
 On the mesh and along the links, where edges are many, a kernel that is linear in the offset: then the integral is a
-few sparse products of node values, about twenty times cheaper than one tensor per edge (measured on a CPU).
+few sparse products of node values, about twenty times cheaper than one tensor per edge (measured on a CPU). With the
+weights ``w_ij`` and ``w_ij (x_j − x_i)_k``, a linear map of the :func:`~gno.graph.segment.moments` of v is the integral
+of ``W_0 + Σ_k W_k (x_j − x_i)_k`` against v.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gno.graph.segment import Edges, gather_sum, sum_received, sum_sent
+from gno.graph.segment import Edges, sum_received, sum_sent
+from gno.kernels import on_triton
 
 
 class KernelIntegral(nn.Module):
@@ -51,7 +52,8 @@ def kernel_sum(
 ) -> Float[Tensor, "n_receivers c"]:
     """``y_i = Σ_j w_ij silu(a_i + b_j)``; the weights are a quadrature and carry no gradient.
 
-    Keeps one edge tensor for the way back; sums are gathers in a fixed order, so results do not change between runs.
+    Sums are gathers in a fixed order, so results do not change between runs. The plain form keeps one edge tensor for
+    the way back, the kernel none.
     """
     return _KernelSum.apply(a, b, weights, edges)
 
@@ -59,26 +61,26 @@ def kernel_sum(
 class _KernelSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, b, weights, edges):
+        ctx.edges, ctx.fused = edges, on_triton(a)
+        if ctx.fused:
+            from gno.kernels import integral
+
+            ctx.save_for_backward(a, b, weights)
+            return integral.kernel_sum(a, b, weights, edges.sender, edges.ptr)
         z = a.index_select(0, edges.receiver)
         z += b.index_select(0, edges.sender)
-        ctx.edges = edges
         ctx.save_for_backward(z, weights)
         return sum_received(nn.functional.silu(z), weights.to(z.dtype), edges)
 
     @staticmethod
     def backward(ctx, grad):
+        edges = ctx.edges
+        if ctx.fused:
+            from gno.kernels import integral
+
+            by_receiver, by_sender = (edges.sender, edges.ptr), (edges.receiver, edges.ptr_t, edges.perm)
+            return *integral.kernel_sum_backward(grad, *ctx.saved_tensors, by_receiver, by_sender), None, None
         z, weights = ctx.saved_tensors
-        dz = grad.index_select(0, ctx.edges.receiver).mul_(weights.to(z.dtype)[:, None])
+        dz = grad.index_select(0, edges.receiver).mul_(weights.to(z.dtype)[:, None])
         dz = torch.ops.aten.silu_backward(dz, z)
-        return sum_received(dz, None, ctx.edges), sum_sent(dz, None, ctx.edges), None, None
-
-
-def moments(
-    values: Float[Tensor, "n_senders c"], weights: Sequence[Float[Tensor, " n_edges"]], edges: Edges
-) -> list[Float[Tensor, "n_receivers c"]]:
-    """``Σ_j w^k_ij v_j`` for each set of weights k: a kernel integral whose kernel is linear in the offset.
-
-    With the weights ``w_ij`` and ``w_ij (x_j − x_i)_k`` a linear map of these moments is the integral of
-    ``W_0 + Σ_k W_k (x_j − x_i)_k`` against v.
-    """
-    return [gather_sum(values, w, edges) for w in weights]
+        return sum_received(dz, None, edges), sum_sent(dz, None, edges), None, None

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.graph.sample import level_edges, link_edges
-from gno.graph.segment import Edges, gather_sum, segment_sum
+from gno.graph.segment import Edges, expansion, moments, segment_sum
 from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.config import OperatorConfig
-from gno.nn.kernel import KernelIntegral, moments
+from gno.nn.kernel import KernelIntegral
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
 
 
@@ -112,9 +112,8 @@ class LocalKernel(nn.Module):
         self.mix = nn.Linear(c.width * (1 + c.dim), c.width * (1 + c.dim))
 
     def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
-        seen = self.mix(torch.cat(moments(v, around.gather, around.to_anchors), dim=1))
-        parts = zip(seen.chunk(len(around.spread), dim=1), around.spread, strict=True)
-        return torch.stack([gather_sum(x, w, around.from_anchors) for x, w in parts]).sum(0)
+        seen = self.mix(moments(v, around.gather, around.to_anchors))
+        return expansion(seen, around.spread, around.from_anchors)
 
 
 class EdgeKernel(nn.Module):
@@ -125,7 +124,7 @@ class EdgeKernel(nn.Module):
         self.mix = nn.Linear(c.width * (1 + c.dim), c.width)
 
     def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
-        return self.mix(torch.cat(moments(v, around.mean, around.edges), dim=1))
+        return self.mix(moments(v, around.mean, around.edges))
 
 
 class Convolution(nn.Module):
@@ -163,7 +162,7 @@ class Link(nn.Module):
         self.map = nn.Linear(c.width * (1 + c.dim), c.width)
 
     def forward(self, sender: Tensor, weights: Sequence[Tensor], edges: Edges) -> Tensor:
-        return self.map(torch.cat(moments(self.norm(sender), weights, edges), dim=1))
+        return self.map(moments(self.norm(sender), weights, edges))
 
 
 class NeuroScale(nn.Module):

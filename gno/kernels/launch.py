@@ -1,0 +1,33 @@
+"""How the kernels cut their work: a program takes some rows of a compressed graph and a block of channels."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Accumulators of one program: 16 registers in each of its 128 threads.
+ELEMENTS = 2048
+WIDEST = 128
+WARPS = 4
+
+
+def accumulator(values: Tensor) -> tl.dtype:
+    """Sums of 16-bit values are taken in float32, those of float64 in float64."""
+    return tl.float64 if values.dtype == torch.float64 else tl.float32
+
+
+def blocks(n_channels: int, n_sets: int = 1) -> tuple[int, int, int]:
+    """Rows, sets and channels of one program, powers of two.
+
+    >>> blocks(64), blocks(64, 3), blocks(3), blocks(192)
+    ((32, 1, 64), (8, 4, 64), (128, 1, 4), (16, 1, 128))
+    """
+    sets = triton.next_power_of_2(n_sets)
+    channels = min(WIDEST, triton.next_power_of_2(n_channels))
+    return max(1, min(128, ELEMENTS // (sets * channels))), sets, channels
+
+
+def grid(n_rows: int, row_block: int, n_channels: int, channel_block: int) -> tuple[int, int]:
+    return triton.cdiv(n_rows, row_block), triton.cdiv(n_channels, channel_block)

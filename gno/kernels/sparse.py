@@ -1,0 +1,145 @@
+"""Sparse products whose entries may be learned, for several sets of entries on the same pattern in one pass.
+
+Rows are compressed: the edges of row r are ``ptr[r]:ptr[r + 1]``, through ``perm`` where the pattern is transposed.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gno.kernels.launch import WARPS, accumulator, blocks, grid
+
+
+def moments(
+    values: Float[Tensor, "n c"],
+    weights: Float[Tensor, "n_sets n_edges"],
+    index: Int[Tensor, " n_edges"],
+    ptr: Int[Tensor, " n_rows_1"],
+    perm: Int[Tensor, " n_edges"] | None,
+) -> Float[Tensor, "n_rows n_sets_c"]:
+    """``y_r^k = Σ_e w_e^k v_{index(e)}`` over the edges e of row r, side by side for each set k."""
+    return _product(_moments, values, weights, index, ptr, perm, values.shape[1], len(weights) * values.shape[1])
+
+
+def expansion(
+    values: Float[Tensor, "n n_sets_c"],
+    weights: Float[Tensor, "n_sets n_edges"],
+    index: Int[Tensor, " n_edges"],
+    ptr: Int[Tensor, " n_rows_1"],
+    perm: Int[Tensor, " n_edges"] | None,
+) -> Float[Tensor, "n_rows c"]:
+    """``y_r = Σ_k Σ_e w_e^k v_{index(e)}^k`` over the edges e of row r and the sets k."""
+    n_channels = values.shape[1] // len(weights)
+    return _product(_expansion, values, weights, index, ptr, perm, n_channels, n_channels)
+
+
+def edge_products(
+    single: Float[Tensor, "n c"],
+    several: Float[Tensor, "m n_sets_c"],
+    at_single: Int[Tensor, " n_edges"],
+    at_several: Int[Tensor, " n_edges"],
+) -> Float[Tensor, "n_sets n_edges"]:
+    """``p_e^k = Σ_c x_{at_single(e)} y_{at_several(e)}^k``: what both products above need for the gradient of w."""
+    single, several = single.contiguous(), several.contiguous()
+    n_channels, n_edges = single.shape[1], len(at_single)
+    n_sets = several.shape[1] // n_channels
+    dtype = torch.promote_types(single.dtype, torch.float32)
+    out = torch.empty(n_sets, n_edges, dtype=dtype, device=single.device)
+    rows, _, channels = blocks(n_channels)
+    if n_edges:
+        _edge_products[(triton.cdiv(n_edges, rows), n_sets)](
+            single, several, at_single, at_several, out, n_edges, n_channels, n_sets,
+            ACC=accumulator(single), ROWS=rows, CHANNELS=channels, num_warps=WARPS,
+        )  # fmt: skip
+    return out
+
+
+def _product(kernel, values, weights, index, ptr, perm, n_channels: int, n_out: int) -> Tensor:
+    n_rows, n_edges = len(ptr) - 1, len(index)
+    out = torch.empty(n_rows, n_out, dtype=values.dtype, device=values.device)
+    rows, sets, channels = blocks(n_channels, len(weights))
+    if out.numel():
+        kernel[grid(n_rows, rows, n_channels, channels)](
+            values.contiguous(), weights.contiguous(), index, ptr, index if perm is None else perm, out,
+            n_rows, n_edges, n_channels, len(weights),
+            PERMUTED=perm is not None, ACC=accumulator(values), ROWS=rows, SETS=sets, CHANNELS=channels,
+            num_warps=WARPS,
+        )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _moments(
+    values, weights, index, ptr, perm, out, n_rows, n_edges, n_channels, n_sets,
+    PERMUTED: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, SETS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    place = tl.arange(0, SETS)
+    inside, known, used = row < n_rows, channel < n_channels, place < n_sets
+    start = tl.load(ptr + row, inside, 0)
+    degree = tl.load(ptr + row + 1, inside, 0) - start
+    total = tl.zeros((ROWS, SETS, CHANNELS), ACC)
+    for k in range(0, tl.max(degree, 0)):
+        live = k < degree
+        edge = start + k
+        if PERMUTED:
+            edge = tl.load(perm + edge, live, 0)
+        node = tl.load(index + edge, live, 0)
+        w = tl.load(weights + place[None, :] * n_edges + edge[:, None], live[:, None] & used[None, :], 0).to(ACC)
+        at = node[:, None] * n_channels + channel[None, :]
+        v = tl.load(values + at, live[:, None] & known[None, :], 0).to(ACC)
+        total += w[:, :, None] * v[:, None, :]
+    at = (row[:, None] * n_sets + place[None, :])[:, :, None] * n_channels + channel[None, None, :]
+    tl.store(out + at, total, inside[:, None, None] & used[None, :, None] & known[None, None, :])
+
+
+@triton.jit
+def _expansion(
+    values, weights, index, ptr, perm, out, n_rows, n_edges, n_channels, n_sets,
+    PERMUTED: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, SETS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    place = tl.arange(0, SETS)
+    inside, known, used = row < n_rows, channel < n_channels, place < n_sets
+    start = tl.load(ptr + row, inside, 0)
+    degree = tl.load(ptr + row + 1, inside, 0) - start
+    total = tl.zeros((ROWS, SETS, CHANNELS), ACC)
+    for k in range(0, tl.max(degree, 0)):
+        live = k < degree
+        edge = start + k
+        if PERMUTED:
+            edge = tl.load(perm + edge, live, 0)
+        node = tl.load(index + edge, live, 0)
+        here = live[:, None] & used[None, :]
+        w = tl.load(weights + place[None, :] * n_edges + edge[:, None], here, 0).to(ACC)
+        at = (node[:, None] * n_sets + place[None, :])[:, :, None] * n_channels + channel[None, None, :]
+        v = tl.load(values + at, here[:, :, None] & known[None, None, :], 0).to(ACC)
+        total += w[:, :, None] * v
+    at = row[:, None] * n_channels + channel[None, :]
+    tl.store(out + at, tl.sum(total, 1), inside[:, None] & known[None, :])
+
+
+@triton.jit
+def _edge_products(
+    single, several, at_single, at_several, out, n_edges, n_channels, n_sets,
+    ACC: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    edge = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    place = tl.program_id(1)
+    inside = edge < n_edges
+    one = tl.load(at_single + edge, inside, 0)
+    other = tl.load(at_several + edge, inside, 0) * n_sets + place
+    total = tl.zeros((ROWS,), ACC)
+    for first in range(0, n_channels, CHANNELS):
+        channel = first + tl.arange(0, CHANNELS)
+        here = inside[:, None] & (channel < n_channels)[None, :]
+        x = tl.load(single + one[:, None] * n_channels + channel[None, :], here, 0).to(ACC)
+        y = tl.load(several + other[:, None] * n_channels + channel[None, :], here, 0).to(ACC)
+        total += tl.sum(x * y, 1)
+    tl.store(out + place.to(tl.int64) * n_edges + edge, total, inside)
