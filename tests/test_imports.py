@@ -20,6 +20,7 @@ BELOW = {
     "physics": {"mesh"},
     "post": {"mesh"},
     "train": {"mesh", "graph", "nn", "physics", "post"},
+    "uq": {"mesh", "graph", "nn", "physics", "post", "train"},
     "inspection": {"mesh", "graph"},
     "demo": {"mesh", "graph", "post", "train"},
     "cli": {"mesh", "graph", "post", "train", "inspection", "demo"},
