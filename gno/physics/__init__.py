@@ -1,0 +1,1 @@
+"""What must hold: discrete operators and equations on any mesh."""
