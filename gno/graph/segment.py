@@ -200,7 +200,7 @@ def _product(values: Tensor, weights: Sequence[Tensor], edges: Edges, transposed
     if on_triton(values):
         from gno.kernels import sparse
 
-        one_pass = sparse.expansion if summed else sparse.moments
+        one_pass = sparse.expansion if summed or len(weights) == 1 else sparse.moments
         return one_pass(values, torch.stack(tuple(weights)), index, ptr, perm)
     if perm is not None:
         index, weights = index.index_select(0, perm), [w.index_select(0, perm) for w in weights]

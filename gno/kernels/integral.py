@@ -48,7 +48,7 @@ def _run(own, other, grad, weights, index, ptr, perm) -> Tensor:
     if out.numel():
         _integral[grid(n_rows, rows, n_channels, channels)](
             own, other, grad.contiguous() if backward else own, weights.contiguous(),
-            index, ptr, perm if by_sender else index, out, n_rows, n_channels,
+            index, ptr, perm if by_sender else index, out, n_rows, N_CHANNELS=n_channels,
             BACKWARD=backward, BY_SENDER=by_sender, ACC=accumulator(own), ROWS=rows, CHANNELS=channels,
             num_warps=WARPS,
         )  # fmt: skip
@@ -57,14 +57,15 @@ def _run(own, other, grad, weights, index, ptr, perm) -> Tensor:
 
 @triton.jit
 def _integral(
-    own, other, grad, weights, index, ptr, perm, out, n_rows, n_channels,
-    BACKWARD: tl.constexpr, BY_SENDER: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    own, other, grad, weights, index, ptr, perm, out, n_rows,
+    N_CHANNELS: tl.constexpr, BACKWARD: tl.constexpr, BY_SENDER: tl.constexpr, ACC: tl.constexpr,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Rows are receivers on the way forward and for the gradient of a, senders for the gradient of b."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    inside, known = row < n_rows, channel < n_channels
-    here = row[:, None] * n_channels + channel[None, :]
+    inside, known = row < n_rows, channel < N_CHANNELS
+    here = row[:, None] * N_CHANNELS + channel[None, :]
     mine = tl.load(own + here, inside[:, None] & known[None, :], 0).to(ACC)
     start = tl.load(ptr + row, inside, 0)
     degree = tl.load(ptr + row + 1, inside, 0) - start
@@ -76,7 +77,7 @@ def _integral(
             edge = tl.load(perm + edge, live, 0)
         node = tl.load(index + edge, live, 0)
         w = tl.load(weights + edge, live, 0).to(ACC)  # zero where this row has no edge left
-        at = node[:, None] * n_channels + channel[None, :]
+        at = node[:, None] * N_CHANNELS + channel[None, :]
         mask = live[:, None] & known[None, :]
         z = mine + tl.load(other + at, mask, 0).to(ACC)
         share = 1 / (1 + tl.exp(-z))

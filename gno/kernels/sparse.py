@@ -52,8 +52,8 @@ def edge_products(
     rows, _, channels = blocks(n_channels)
     if n_edges:
         _edge_products[(triton.cdiv(n_edges, rows), n_sets)](
-            single, several, at_single, at_several, out, n_edges, n_channels, n_sets,
-            ACC=accumulator(single), ROWS=rows, CHANNELS=channels, num_warps=WARPS,
+            single, several, at_single, at_several, out, n_edges,
+            N_CHANNELS=n_channels, N_SETS=n_sets, ACC=accumulator(single), ROWS=rows, CHANNELS=channels, num_warps=WARPS,
         )  # fmt: skip
     return out
 
@@ -65,22 +65,22 @@ def _product(kernel, values, weights, index, ptr, perm, n_channels: int, n_out: 
     if out.numel():
         kernel[grid(n_rows, rows, n_channels, channels)](
             values.contiguous(), weights.contiguous(), index, ptr, index if perm is None else perm, out,
-            n_rows, n_edges, n_channels, len(weights),
-            PERMUTED=perm is not None, ACC=accumulator(values), ROWS=rows, SETS=sets, CHANNELS=channels,
-            num_warps=WARPS,
+            n_rows, n_edges, N_CHANNELS=n_channels, N_SETS=len(weights), PERMUTED=perm is not None,
+            ACC=accumulator(values), ROWS=rows, SETS=sets, CHANNELS=channels, num_warps=WARPS,
         )  # fmt: skip
     return out
 
 
 @triton.jit
 def _moments(
-    values, weights, index, ptr, perm, out, n_rows, n_edges, n_channels, n_sets,
-    PERMUTED: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, SETS: tl.constexpr, CHANNELS: tl.constexpr,
+    values, weights, index, ptr, perm, out, n_rows, n_edges,
+    N_CHANNELS: tl.constexpr, N_SETS: tl.constexpr, PERMUTED: tl.constexpr, ACC: tl.constexpr,
+    ROWS: tl.constexpr, SETS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     place = tl.arange(0, SETS)
-    inside, known, used = row < n_rows, channel < n_channels, place < n_sets
+    inside, known, used = row < n_rows, channel < N_CHANNELS, place < N_SETS
     start = tl.load(ptr + row, inside, 0)
     degree = tl.load(ptr + row + 1, inside, 0) - start
     total = tl.zeros((ROWS, SETS, CHANNELS), ACC)
@@ -91,22 +91,23 @@ def _moments(
             edge = tl.load(perm + edge, live, 0)
         node = tl.load(index + edge, live, 0)
         w = tl.load(weights + place[None, :] * n_edges + edge[:, None], live[:, None] & used[None, :], 0).to(ACC)
-        at = node[:, None] * n_channels + channel[None, :]
-        v = tl.load(values + at, live[:, None] & known[None, :], 0).to(ACC)
-        total += w[:, :, None] * v[:, None, :]
-    at = (row[:, None] * n_sets + place[None, :])[:, :, None] * n_channels + channel[None, None, :]
+        at = node[:, None, None] * N_CHANNELS + channel[None, None, :]
+        v = tl.load(values + at, live[:, None, None] & known[None, None, :], 0).to(ACC)
+        total += w[:, :, None] * v
+    at = (row[:, None] * N_SETS + place[None, :])[:, :, None] * N_CHANNELS + channel[None, None, :]
     tl.store(out + at, total, inside[:, None, None] & used[None, :, None] & known[None, None, :])
 
 
 @triton.jit
 def _expansion(
-    values, weights, index, ptr, perm, out, n_rows, n_edges, n_channels, n_sets,
-    PERMUTED: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, SETS: tl.constexpr, CHANNELS: tl.constexpr,
+    values, weights, index, ptr, perm, out, n_rows, n_edges,
+    N_CHANNELS: tl.constexpr, N_SETS: tl.constexpr, PERMUTED: tl.constexpr, ACC: tl.constexpr,
+    ROWS: tl.constexpr, SETS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     place = tl.arange(0, SETS)
-    inside, known, used = row < n_rows, channel < n_channels, place < n_sets
+    inside, known, used = row < n_rows, channel < N_CHANNELS, place < N_SETS
     start = tl.load(ptr + row, inside, 0)
     degree = tl.load(ptr + row + 1, inside, 0) - start
     total = tl.zeros((ROWS, SETS, CHANNELS), ACC)
@@ -118,28 +119,28 @@ def _expansion(
         node = tl.load(index + edge, live, 0)
         here = live[:, None] & used[None, :]
         w = tl.load(weights + place[None, :] * n_edges + edge[:, None], here, 0).to(ACC)
-        at = (node[:, None] * n_sets + place[None, :])[:, :, None] * n_channels + channel[None, None, :]
+        at = (node[:, None] * N_SETS + place[None, :])[:, :, None] * N_CHANNELS + channel[None, None, :]
         v = tl.load(values + at, here[:, :, None] & known[None, None, :], 0).to(ACC)
         total += w[:, :, None] * v
-    at = row[:, None] * n_channels + channel[None, :]
+    at = row[:, None] * N_CHANNELS + channel[None, :]
     tl.store(out + at, tl.sum(total, 1), inside[:, None] & known[None, :])
 
 
 @triton.jit
 def _edge_products(
-    single, several, at_single, at_several, out, n_edges, n_channels, n_sets,
-    ACC: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    single, several, at_single, at_several, out, n_edges,
+    N_CHANNELS: tl.constexpr, N_SETS: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     edge = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     place = tl.program_id(1)
     inside = edge < n_edges
     one = tl.load(at_single + edge, inside, 0)
-    other = tl.load(at_several + edge, inside, 0) * n_sets + place
+    other = tl.load(at_several + edge, inside, 0) * N_SETS + place
     total = tl.zeros((ROWS,), ACC)
-    for first in range(0, n_channels, CHANNELS):
+    for first in range(0, N_CHANNELS, CHANNELS):
         channel = first + tl.arange(0, CHANNELS)
-        here = inside[:, None] & (channel < n_channels)[None, :]
-        x = tl.load(single + one[:, None] * n_channels + channel[None, :], here, 0).to(ACC)
-        y = tl.load(several + other[:, None] * n_channels + channel[None, :], here, 0).to(ACC)
+        here = inside[:, None] & (channel < N_CHANNELS)[None, :]
+        x = tl.load(single + one[:, None] * N_CHANNELS + channel[None, :], here, 0).to(ACC)
+        y = tl.load(several + other[:, None] * N_CHANNELS + channel[None, :], here, 0).to(ACC)
         total += tl.sum(x * y, 1)
     tl.store(out + place.to(tl.int64) * n_edges + edge, total, inside)
