@@ -1,0 +1,140 @@
+"""Deep ensembles: the same training from several seeds, one member after another, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch_geometric.data import Batch
+
+from gno.nn import Output
+from gno.train.case import Case
+from gno.train.loop import mix
+from gno.train.run import Run, train
+from gno.uq.sampler import Sampler
+
+# Says which members are complete; written anew after each of them.
+MANIFEST = "ensemble.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble(Sampler):
+    """Operators trained alike from different seeds; each is a sample (Lakshminarayanan et al. 2017).
+
+    Members have the same data, and so the same sample spec and normalisation; their initial weights and the order of
+    their batches differ. An ensemble of one is the plain operator, without doubt.
+
+    Args:
+        runs: the members.
+
+    Raises:
+        ValueError: no member, or members that see meshes or units differently.
+    """
+
+    runs: tuple[Run, ...]
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("members: expected at least one, got none")
+        first = self.runs[0]
+        for run in self.runs[1:]:
+            if run.blueprint.spec != first.blueprint.spec or not _same_units(run, first):
+                raise ValueError(f"members: expected the data of {first.directory}, got others in {run.directory}")
+
+    @property
+    def run(self) -> Run:
+        return self.runs[0]
+
+    @classmethod
+    def load(cls, directory: str | Path, *, device: str = "cpu") -> Ensemble:
+        """The complete members in a folder.
+
+        Raises:
+            ValueError: no ensemble there.
+        """
+        names = _complete(Path(directory))
+        if not names:
+            raise ValueError(f"{directory}: expected the folder of an ensemble, got no complete member ({MANIFEST})")
+        return cls(tuple(Run.load(Path(directory) / name, device=device) for name in names))
+
+    def outputs(self, batch: Batch) -> Iterator[Output]:
+        for run in self.runs:
+            yield run.model.eval()(batch)
+
+
+def train_ensemble(
+    case: Case,
+    directory: str | Path,
+    *,
+    members: int = 5,
+    resume: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> Ensemble:
+    """Train the members one after another, each in its folder ``member_<k>`` with a seed of its own.
+
+    Args:
+        case: data, model and budget of every member.
+        directory: folder of the ensemble.
+        members: how many; an ensemble may be given more of them later, with ``resume``.
+        resume: go on where the training stopped; complete members are kept.
+        overwrite: begin anew in a folder that already holds an ensemble.
+        options: further ones of :func:`gno.train.train`.
+
+    Returns:
+        The ensemble of all members.
+
+    Raises:
+        ValueError: fewer than one member, or whatever the training says.
+        FileExistsError: the folder holds members, and neither resume nor overwrite was asked for.
+        Interrupted: Ctrl-C; everything is saved.
+    """
+    if members < 1:
+        raise ValueError(f"members: expected at least 1, got {members}")
+    directory, seed = Path(directory), case.training.seed
+    if overwrite and not resume:
+        (directory / MANIFEST).unlink(missing_ok=True)
+    for k in range(members):
+        own = case.with_training(seed=member_seed(seed, k))
+        train(own, directory / f"member_{k}", resume=resume, overwrite=overwrite, **options)
+        _write_manifest(directory, sorted({*_complete(directory), f"member_{k}"}, key=_number))
+    return Ensemble.load(directory)
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The case's own seed for the first member, so that it is the run one would have trained alone.
+
+    >>> member_seed(7, 0), member_seed(7, 1) == member_seed(8, 1)
+    (7, False)
+    """
+    return mix(seed, member) % 2**31 if member else seed
+
+
+def _same_units(one: Run, other: Run) -> bool:
+    mine, theirs = (run.blueprint.normalisation.tensors() for run in (one, other))
+    return all(torch.equal(value, theirs[name]) for name, value in mine.items())
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2])
+
+
+def _complete(directory: Path) -> list[str]:
+    path = directory / MANIFEST
+    if not path.is_file():
+        return []
+    try:
+        return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))["members"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a list of members, got {type(error).__name__}: {error}") from None
+
+
+def _write_manifest(directory: Path, names: Sequence[str]) -> None:
+    temporary = directory / f".{MANIFEST}.{os.getpid()}"
+    temporary.write_text(json.dumps({"members": list(names)}, indent=2), encoding="utf-8")
+    temporary.replace(directory / MANIFEST)

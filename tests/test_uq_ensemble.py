@@ -1,0 +1,117 @@
+"""Ensembles: members, their folders, and the uncertain prediction."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from train_cases import case, square, squares
+
+from gno.mesh import read
+from gno.train import Run
+from gno.uq import Ensemble, train_ensemble
+
+OPTIONS = {"meshes": {"train": squares(3)}, "progress": False}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves():
+    """Pictures of the training take longer than the training here, and have their own tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gno.post.curves.draw_curves", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("ensemble")
+    return directory, train_ensemble(case(epochs=2), directory, members=3, **OPTIONS)
+
+
+def test_members_are_the_runs_that_one_would_train(trained):
+    directory, ensemble = trained
+    assert [run.directory.name for run in ensemble.runs] == ["member_0", "member_1", "member_2"]
+    assert ensemble.runs[0].blueprint.case.training.seed == case().training.seed
+    assert len({run.blueprint.case.training.seed for run in ensemble.runs}) == 3
+    predictions = [Run.load(directory / f"member_{k}").predict(square(9)) for k in range(3)]
+    together = Ensemble.load(directory).predict(square(9))
+    for name in ("u", "heat"):
+        expected = np.stack([p.mesh.point_fields[f"predicted_{name}"] for p in predictions])
+        assert together.field(name).samples == pytest.approx(expected, rel=1e-5)
+        assert together.mesh.point_fields[f"predicted_{name}"] == pytest.approx(expected.mean(0), rel=1e-5)
+        assert together.mesh.point_fields[f"std_{name}"] == pytest.approx(expected.std(0, ddof=1), rel=1e-3)
+        assert together.field(name).std.min() > 0
+
+
+def test_every_scale_and_cells(trained):
+    _, ensemble = trained
+    prediction = ensemble.predict(square(9))
+    assert len(prediction.levels) == ensemble.run.blueprint.spec.n_levels - 1
+    for level, mesh in enumerate(prediction.levels, start=1):
+        quantity = prediction.field("u", level=level)
+        assert quantity.shape == (mesh.n_nodes, 2)
+        assert mesh.point_fields["std_u"] == pytest.approx(quantity.std)
+        assert mesh.point_fields["mass"].sum() == pytest.approx(1.0)
+    # cells: the spread of the means over the nodes of a cell, less than the mean of the spreads
+    quads = prediction.mesh.cells[0].nodes
+    heat = prediction.field("heat").samples
+    assert prediction.mesh.cell_fields["std_heat"] == pytest.approx(
+        heat[:, quads].reshape(3, len(quads), -1).mean(2).std(0, ddof=1)
+    )
+
+
+def test_what_follows_from_the_fields(trained):
+    _, ensemble = trained
+    prediction = ensemble.predict(square(9))
+    total = prediction.map(lambda mesh: mesh.point_fields["u"].sum(0))
+    assert total.samples == pytest.approx(prediction.field("u").samples.sum(1))
+    heat = prediction.map(lambda mesh: mesh.cell_fields["heat"])
+    assert heat.std == pytest.approx(prediction.mesh.cell_fields["std_heat"].ravel())
+    with pytest.raises(ValueError, match="field: expected one of u, heat, got 'p'"):
+        prediction.field("p")
+    with pytest.raises(ValueError, match="level: expected 0 to 2, got 3"):
+        prediction.field("u", level=3)
+
+
+def test_files_hold_mean_and_standard_deviation(trained, tmp_path):
+    prediction = trained[1].predict(square(9))
+    paths = prediction.write(tmp_path / "out.vtu")
+    assert len(paths) == 3
+    for path, mesh in zip(paths, (prediction.mesh, *prediction.levels), strict=True):
+        assert read(path).point_fields["std_u"][:, :2] == pytest.approx(mesh.point_fields["std_u"])
+
+
+def test_an_ensemble_of_one_has_no_doubt(trained):
+    prediction = Ensemble(trained[1].runs[:1]).predict(square(9))
+    assert not prediction.mesh.point_fields["std_u"].any() and prediction.field("u").n_samples == 1
+
+
+def test_resume_trains_what_is_missing_and_keeps_the_rest(tmp_path):
+    train_ensemble(case(epochs=1), tmp_path, members=1, **OPTIONS)
+    before = Run.load(tmp_path / "member_0").model.state_dict()
+    with pytest.raises(FileExistsError):
+        train_ensemble(case(epochs=1), tmp_path, members=2, **OPTIONS)
+    ensemble = train_ensemble(case(epochs=1), tmp_path, members=2, resume=True, **OPTIONS)
+    assert json.loads((tmp_path / "ensemble.json").read_text()) == {"members": ["member_0", "member_1"]}
+    assert all(torch.equal(v, before[k]) for k, v in ensemble.runs[0].model.state_dict().items())
+    # a killed training leaves a member that is not complete: it does not count
+    (tmp_path / "ensemble.json").write_text('{"members": ["member_0"]}')
+    assert len(Ensemble.load(tmp_path).runs) == 1
+    assert len(train_ensemble(case(epochs=1), tmp_path, members=1, overwrite=True, **OPTIONS).runs) == 1
+
+
+def test_what_cannot_be(trained, tmp_path):
+    with pytest.raises(ValueError, match="expected the folder of an ensemble"):
+        Ensemble.load(tmp_path)
+    (tmp_path / "ensemble.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"ensemble\.json: expected a list of members"):
+        Ensemble.load(tmp_path)
+    with pytest.raises(ValueError, match="members: expected at least 1, got 0"):
+        train_ensemble(case(), tmp_path / "none", members=0)
+    run = trained[1].runs[0]
+    other = dataclasses.replace(run.blueprint, spec=dataclasses.replace(run.blueprint.spec, unit=2.0))
+    with pytest.raises(ValueError, match="members: expected the data of"):
+        Ensemble((run, dataclasses.replace(run, blueprint=other)))
+    with pytest.raises(ValueError, match="members: expected at least one, got none"):
+        Ensemble(())
