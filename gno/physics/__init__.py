@@ -1,1 +1,66 @@
 """What must hold: discrete operators and equations on any mesh."""
+
+from gno.physics.conditions import BoundaryTerm, Dirichlet, Neumann, Periodic, Robin
+from gno.physics.equations import (
+    advection_diffusion,
+    allen_cahn,
+    allen_cahn_rate,
+    diffusion,
+    elasticity,
+    gray_scott,
+    gray_scott_rate,
+    imex_step,
+    implicit_step,
+    navier_stokes,
+    neo_hookean,
+    nonlinear_diffusion,
+    plane_strain,
+    plane_stress,
+    reaction_diffusion,
+)
+from gno.physics.forms import Energy, OnCells, Weak, dot, energy, fluxes, inner, residual, tangent, tangent_product
+from gno.physics.problem import Problem, build_problem
+from gno.physics.quadrature import Domain, build_domain
+from gno.physics.solve import ConvergenceError, Solution, direct, multigrid, solve
+
+__all__ = [
+    "BoundaryTerm",
+    "ConvergenceError",
+    "Dirichlet",
+    "Domain",
+    "Energy",
+    "Neumann",
+    "OnCells",
+    "Periodic",
+    "Problem",
+    "Robin",
+    "Solution",
+    "Weak",
+    "advection_diffusion",
+    "allen_cahn",
+    "allen_cahn_rate",
+    "build_domain",
+    "build_problem",
+    "diffusion",
+    "direct",
+    "dot",
+    "elasticity",
+    "energy",
+    "fluxes",
+    "gray_scott",
+    "gray_scott_rate",
+    "imex_step",
+    "implicit_step",
+    "inner",
+    "multigrid",
+    "navier_stokes",
+    "neo_hookean",
+    "nonlinear_diffusion",
+    "plane_strain",
+    "plane_stress",
+    "reaction_diffusion",
+    "residual",
+    "solve",
+    "tangent",
+    "tangent_product",
+]
