@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gno.nn.precision import halves, working_type
+
 # Logit of a key that is only there to fill the row of a shorter mesh.
 PADDING = -1e4
 
@@ -47,11 +49,43 @@ class Tokens:
         log_mass = mass.clamp_min(1e-30).log().clamp_min(PADDING)
         return Tokens(position, log_mass, scale, place, table.view(n_meshes, longest), filled.view(n_meshes, longest))
 
+    def one_hot(self, n_scales: int, dtype: torch.dtype) -> Float[Tensor, "n n_scales"]:
+        return (self.scale[:, None] == torch.arange(n_scales, device=self.scale.device)).to(dtype)
+
     def pad(self, values: Float[Tensor, "n c"]) -> Float[Tensor, "meshes longest c"]:
-        return values.index_select(0, self.table.flatten()).view(*self.table.shape, -1)
+        if len(self.table) == 1:
+            return values[None]
+        return _Pad.apply(values, self).view(*self.table.shape, -1)
 
     def unpad(self, values: Float[Tensor, "meshes longest c"]) -> Float[Tensor, "n c"]:
-        return values.flatten(0, 1).index_select(0, self.place)
+        if len(self.table) == 1:
+            return values[0]
+        return _Unpad.apply(values.flatten(0, 1), self)
+
+
+class _Pad(torch.autograd.Function):
+    """To places of the table; both ways are gathers, where the gradient of an index would be a scatter with atomics."""
+
+    @staticmethod
+    def forward(ctx, values, tokens):
+        ctx.tokens = tokens
+        return values.index_select(0, tokens.table.flatten())
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.index_select(0, ctx.tokens.place), None
+
+
+class _Unpad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, tokens):
+        ctx.tokens = tokens
+        return values.index_select(0, tokens.place)
+
+    @staticmethod
+    def backward(ctx, grad):
+        tokens = ctx.tokens
+        return grad.index_select(0, tokens.table.flatten()) * tokens.filled.flatten()[:, None], None
 
 
 class CrossScaleAttention(nn.Module):
@@ -79,7 +113,9 @@ class CrossScaleAttention(nn.Module):
     ) -> Float[Tensor, "n width"]:
         q, k = self._heads(self._queries(queries, at), at), self._padded_keys(keys, over)
         v = self._heads(self.value(keys).view(-1, self.n_heads, self.head_width), over)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+        if q.shape[3] > self.head_width:  # the fused kernels want one width
+            v = nn.functional.pad(v, (0, q.shape[3] - self.head_width))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)[..., : self.head_width]
         return self.out(at.unpad(mixed.transpose(1, 2).flatten(2)))
 
     @torch.no_grad()
@@ -88,8 +124,7 @@ class CrossScaleAttention(nn.Module):
     ) -> Float[Tensor, "n n_scales"]:
         """α_{s,s′}(x): how much of the attention of each query goes to scale s′, mean over heads."""
         q, k = self._heads(self._queries(queries, at), at), self._padded_keys(keys, over)
-        scale = nn.functional.one_hot(over.scale, self.n_scales).to(q.dtype)
-        scale = over.pad(scale) * over.filled[..., None]
+        scale = over.pad(over.one_hot(self.n_scales, q.dtype)) * over.filled[..., None]
         parts = [((c @ k.transpose(2, 3)).softmax(3) @ scale[:, None]).mean(1) for c in q.split(chunk, dim=2)]
         return at.unpad(torch.cat(parts, dim=1))
 
@@ -106,12 +141,27 @@ class CrossScaleAttention(nn.Module):
     def _queries(self, values: Tensor, at: Tokens) -> Float[Tensor, "n heads c"]:
         content = self.query(values).view(-1, self.n_heads, self.content) * self.content**-0.5
         place = (2 * self.log_gamma.exp())[:, None] * at.position[:, None]
-        scale = nn.functional.one_hot(at.scale, self.n_scales).to(values.dtype)
-        return torch.cat([content, place.to(values.dtype), scale[:, None].expand(-1, self.n_heads, -1)], dim=2)
+        scale = at.one_hot(self.n_scales, place.dtype)[:, None].expand(-1, self.n_heads, -1)
+        dtype = working_type(values)
+        if dtype.itemsize > 2:
+            return torch.cat([content, place.to(dtype), scale.to(dtype)], dim=2)
+        # Short numbers: x·y = x_h·y_h + x_l·y_h + x_h·y_l, or a logit of some tens would be off by a tenth.
+        (high, low), scale = halves(place, dtype), scale.to(dtype)
+        return _even(torch.cat([content, high, low, high, scale, scale], dim=2))
 
     def _keys(self, values: Tensor, over: Tokens) -> Float[Tensor, "n heads c"]:
         content = self.key(values).view(-1, self.n_heads, self.content)
-        place = over.position[:, None].expand(-1, self.n_heads, -1).to(values.dtype)
+        place = over.position[:, None].expand(-1, self.n_heads, -1)
         far = self.log_gamma.exp() * over.position.square().sum(1, keepdim=True)
-        bias = self.scale_bias.permute(2, 0, 1).index_select(0, over.scale) + (over.log_mass[:, None] - far)[..., None]
-        return torch.cat([content, place, bias.to(values.dtype)], dim=2)
+        scale = over.one_hot(self.n_scales, far.dtype)[:, None, None]
+        bias = (scale * self.scale_bias).sum(3) + (over.log_mass[:, None] - far)[..., None]
+        dtype = working_type(values)
+        if dtype.itemsize > 2:
+            return torch.cat([content, place.to(dtype), bias.to(dtype)], dim=2)
+        (high, low), biases = halves(place, dtype), halves(bias, dtype)
+        return _even(torch.cat([content, high, high, low, *biases], dim=2))
+
+
+def _even(values: Float[Tensor, "n heads c"]) -> Float[Tensor, "n heads even"]:
+    """Channels up to a multiple of eight, which is what the fused kernels take."""
+    return nn.functional.pad(values, (-values.shape[2] % 8, 0))

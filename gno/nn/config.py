@@ -22,6 +22,7 @@ class OperatorConfig:
     width: channels. n_blocks: rounds of message passing between the scales. n_heads: attention heads.
     key_level: finest level whose anchors are attended to; all coarser ones are too.
     learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.
+    checkpoint: layers keep their input and are computed again on the way back: less memory, a third more time.
 
     Raises:
         ValueError: heads too many for the width.
@@ -38,6 +39,7 @@ class OperatorConfig:
     key_level: int = 1
     learned_pooling: bool = True
     attention: bool = True
+    checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if self.n_levels < 1:

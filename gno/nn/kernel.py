@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gno.graph.segment import Edges, sum_received, sum_sent
 from gno.kernels import on_triton
+from gno.nn.precision import in_full
 
 
 class KernelIntegral(nn.Module):
@@ -40,7 +41,7 @@ class KernelIntegral(nn.Module):
         weights: Float[Tensor, " n_edges"],
     ) -> Float[Tensor, "n width"]:
         """``position`` in spacings of each node's level."""
-        place = self.place(position)
+        place = in_full(self.place, position)
         return self.out(kernel_sum(self.receive(values) - place, self.send(values) + place, weights, edges))
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Batch
 
 from gno.graph.sample import level_edges, link_edges
@@ -16,6 +18,7 @@ from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.config import OperatorConfig
 from gno.nn.kernel import KernelIntegral
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
+from gno.nn.precision import shortened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +152,7 @@ class MeshLayer(nn.Module):
         self.mlp = mlp(2 * c.width, c.width, c.width)
 
     def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
-        n = self.norm(v)
+        n = shortened(self.norm(v))
         return v + self.mlp(torch.cat([n, self.kernel(n, around)], dim=1))
 
 
@@ -162,7 +165,7 @@ class Link(nn.Module):
         self.map = nn.Linear(c.width * (1 + c.dim), c.width)
 
     def forward(self, sender: Tensor, weights: Sequence[Tensor], edges: Edges) -> Tensor:
-        return self.map(moments(self.norm(sender), weights, edges))
+        return self.map(moments(shortened(self.norm(sender)), weights, edges))
 
 
 class NeuroScale(nn.Module):
@@ -197,28 +200,34 @@ class NeuroScale(nn.Module):
 
     def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
         around = _surroundings(batch, self.config.n_levels)
-        v = self.encode(torch.cat([batch.x, batch.geometry], dim=1))  # (n_0, width)
-        v = self.mesh_in(v, around)
+        v = self._run(self.encode, torch.cat([batch.x, batch.geometry], dim=1))  # (n_0, width)
+        v = self._run(self.mesh_in, v, around)
         levels, anchors, attention = self._coarsen(v, batch), v[:0], None
         if len(levels) == 1:  # the mesh alone: what the scales are measured against
             for block in self.blocks:
-                v = block(v, around)
+                v = self._run(block, v, around)
         else:
             graph = _anchor_graph(levels, batch, self.config.key_level)
             anchors = torch.cat([x.v for x in levels[1:]])  # all anchors of all levels, (n_1 + n_2 + …, width)
-            anchors = anchors + self.scale.index_select(0, graph.tokens.scale)
+            anchors = anchors + graph.tokens.one_hot(len(self.scale), v.dtype) @ self.scale
             for block in self.blocks:
-                anchors = block(anchors, graph)
+                anchors = self._run(block, anchors, graph)
             v, attention = self._decode(v, anchors, levels, graph, batch, return_attention)
-        v = self.mesh_out(v, around)
+        v = self._run(self.mesh_out, v, around)
         return self._outputs(v, anchors, levels, attention)
+
+    def _run(self, layer: nn.Module, *inputs: Any) -> Any:
+        """A layer, whose inner values are kept for the way back or computed again there."""
+        if self.config.checkpoint and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
 
     def _coarsen(self, v: Tensor, batch: Batch) -> list[_LevelState]:
         position, mass = batch.pos_0, batch.mass_0
         levels = []
         for s, (pooling, up) in enumerate(zip(self.pooling, self.up, strict=True)):
             edges, spacing, place = link_edges(batch, s), _spacing(batch, s + 1), batch[f"pos_{s + 1}"]
-            weights = pooling(v, mass, edges, batch[f"log_b_{s}"], position / spacing, place / spacing)
+            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], position / spacing, place / spacing)
             transfer = Transfer.build(edges, weights, mass)
             levels.append(_LevelState(v, position, mass, batch[f"pos_{s}_batch"], transfer))
             moved = transfer.restrict(position)
@@ -228,7 +237,7 @@ class NeuroScale(nn.Module):
             share = transfer.detach().restriction_weights()
             offset = _offsets(position, moved, edges, spacing)
             upwards = [x.index_select(0, edges.perm) for x in (share, *(share * o for o in offset))]
-            v = up(v, upwards, edges.transpose())
+            v = self._run(up, v, upwards, edges.transpose())
             position, mass = moved, transfer.coarse_mass
         levels.append(_LevelState(v, position, mass, batch[f"pos_{len(levels)}_batch"], None))
         return levels
@@ -237,7 +246,7 @@ class NeuroScale(nn.Module):
         fine, transfer, attention = levels[0], levels[0].transfer.detach(), None
         offset = _offsets(fine.position, levels[1].position, transfer.edges, _spacing(batch, 1))
         weights = [transfer.weights, *(transfer.weights * o for o in offset)]
-        v = v + self.down(anchors[: len(levels[1].v)], weights, transfer.edges)
+        v = v + self._run(self.down, anchors[: len(levels[1].v)], weights, transfer.edges)
         if self.attend is None:
             return v, None
         here = torch.zeros_like(fine.batch)
@@ -248,11 +257,12 @@ class NeuroScale(nn.Module):
             coarse = self.attend.scale_attention(anchors, keys, graph.tokens, graph.keys)
             coarse = coarse.split([len(x.v) for x in levels[1:]])
             attention = (self.attend.scale_attention(queries, keys, at, graph.keys), *coarse)
-        return v + self.attend(queries, keys, at, graph.keys), attention
+        return v + self._run(self.attend, queries, keys, at, graph.keys), attention
 
     def _outputs(self, v: Tensor, anchors: Tensor, levels: list[_LevelState], attention) -> Output:
         values = [v, *anchors.split([len(x.v) for x in levels[1:]])]
-        w = [head(x) for head, x in zip(self.heads, values, strict=True)]
+        # conservation is a matter of the last digits: fields are never short
+        w = [self._run(head, x).to(levels[0].mass.dtype) for head, x in zip(self.heads, values, strict=True)]
         transfers = tuple(x.transfer for x in levels if x.transfer is not None)
         u = [w[-1]]
         for free, transfer in zip(w[-2::-1], transfers[::-1], strict=True):

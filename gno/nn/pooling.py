@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gno.graph.segment import Edges, gather_sum, gather_sum_t, spread
+from gno.nn.precision import in_full
 
 # Share of the geometric weights that learning cannot take away: every anchor keeps a mass.
 FLOOR = 0.05
@@ -89,11 +90,11 @@ class LearnedPooling(nn.Module):
         n, k = log_b.shape
         b = log_b.softmax(1)
         seen = Transfer.build(edges, b.flatten(), mass).restrict(self.key(values))
-        anchor = spread(torch.cat([self.place(coarse), seen], dim=1), edges).view(n, k, -1)
+        anchor = spread(torch.cat([in_full(self.place, coarse), seen], dim=1), edges).view(n, k, -1)
         place, seen = anchor.split([self.place.out_features, self.key.out_features], dim=2)
         unlike = (self.query(values)[:, None] - seen).square().sum(2)
-        hidden = nn.functional.silu((self.node(values) - self.place(fine))[:, None] + place)
-        logits = self.score(hidden).squeeze(2) - unlike + log_b
+        hidden = nn.functional.silu((self.node(values) - in_full(self.place, fine))[:, None] + place)
+        logits = in_full(self.score, hidden).squeeze(2) - unlike + log_b
         return ((1 - FLOOR) * logits.softmax(1) + FLOOR * b).flatten()
 
 
