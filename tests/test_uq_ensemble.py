@@ -47,7 +47,7 @@ def test_members_are_the_runs_that_one_would_train(trained):
 def test_every_scale_and_cells(trained):
     _, ensemble = trained
     prediction = ensemble.predict(square(9))
-    assert len(prediction.levels) == ensemble.run.blueprint.spec.n_levels - 1
+    assert len(prediction.levels) == ensemble.operator.blueprint.spec.n_levels - 1
     for level, mesh in enumerate(prediction.levels, start=1):
         quantity = prediction.field("u", level=level)
         assert quantity.shape == (mesh.n_nodes, 2)

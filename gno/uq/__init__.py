@@ -3,6 +3,7 @@
 from gno.uq.conformal import Conformal, load_calibration, save_calibration
 from gno.uq.diagram import draw_reliability
 from gno.uq.ensemble import Ensemble, train_ensemble
+from gno.uq.laplace import LastLayerLaplace
 from gno.uq.metrics import Reliability, Scores, reliability
 from gno.uq.sampler import NoisyOutput, Sampler, UncertainPrediction
 from gno.uq.uncertain import Uncertain
@@ -10,6 +11,7 @@ from gno.uq.uncertain import Uncertain
 __all__ = [
     "Conformal",
     "Ensemble",
+    "LastLayerLaplace",
     "NoisyOutput",
     "Reliability",
     "Sampler",

@@ -47,7 +47,7 @@ class Ensemble(Sampler):
                 raise ValueError(f"members: expected the data of {first.directory}, got others in {run.directory}")
 
     @property
-    def run(self) -> Run:
+    def operator(self) -> Run:
         return self.runs[0]
 
     @classmethod

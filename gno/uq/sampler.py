@@ -93,8 +93,8 @@ class Sampler(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def run(self) -> Run:
-        """An operator: how it sees a mesh, its units, device and precision."""
+    def operator(self) -> Run:
+        """The operator, or one of them: how it sees a mesh, its units, device and precision."""
 
     @abc.abstractmethod
     def outputs(self, batch: Batch) -> Iterator[Output]:
@@ -112,22 +112,22 @@ class Sampler(abc.ABC):
         """Predictions in the order of the meshes, computed as they are asked for."""
         for source in meshes:
             mesh, start = mesh_of(source), time.perf_counter()
-            sample = build_sample(mesh, self.run.blueprint.spec)
+            sample = build_sample(mesh, self.operator.blueprint.spec)
             prepared = time.perf_counter()
             levels = self.levels(sample)
-            yield _prediction(mesh, levels, self.run.blueprint, time.perf_counter() - prepared, prepared - start)
+            yield _prediction(mesh, levels, self.operator.blueprint, time.perf_counter() - prepared, prepared - start)
 
     @torch.inference_mode()
     def levels(self, sample: MeshData) -> list[Level]:
         """The samples for one raw sample, finest level first."""
-        parameter = next(self.run.model.parameters())
-        ready = in_precision(self.run.blueprint.normalisation.apply(sample), parameter.dtype)
+        parameter = next(self.operator.model.parameters())
+        ready = in_precision(self.operator.blueprint.normalisation.apply(sample), parameter.dtype)
         batch = collate([ready]).to(parameter.device)
         outputs = list(self.outputs(batch))
         return [self._level(outputs, s, batch) for s in range(len(outputs[0].fields))]
 
     def _level(self, outputs: Sequence[Output], s: int, batch: Batch) -> Level:
-        scale, noise, truth = self.run.blueprint.normalisation.targets, None, None
+        scale, noise, truth = self.operator.blueprint.normalisation.targets, None, None
         if isinstance(outputs[0], NoisyOutput):
             noise = _mapped((o.variance[s] for o in outputs if isinstance(o, NoisyOutput)), Tensor.double)
             noise *= scale.std.numpy() ** 2
