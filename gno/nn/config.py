@@ -23,6 +23,7 @@ class OperatorConfig:
     key_level: finest level whose anchors are attended to; all coarser ones are too.
     learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.
     checkpoint: layers keep their input and are computed again on the way back: less memory, a third more time.
+    n_globals: columns of ``batch.parameters``, numbers of a whole mesh that every scale is conditioned on.
 
     Raises:
         ValueError: heads too many for the width.
@@ -40,6 +41,7 @@ class OperatorConfig:
     learned_pooling: bool = True
     attention: bool = True
     checkpoint: bool = False
+    n_globals: int = dataclasses.field(default_factory=int)  # no knob: it follows from the data, as n_inputs does
 
     def __post_init__(self) -> None:
         if self.n_levels < 1:

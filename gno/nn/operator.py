@@ -15,6 +15,7 @@ from torch_geometric.data import Batch
 from gno.graph.sample import level_edges, link_edges
 from gno.graph.segment import Edges, expansion, moments, segment_sum
 from gno.nn.attention import CrossScaleAttention, Tokens
+from gno.nn.condition import Condition, Norm
 from gno.nn.config import OperatorConfig
 from gno.nn.kernel import KernelIntegral
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
@@ -62,6 +63,7 @@ class AnchorGraph:
     position: Float[Tensor, "n dim"]
     tokens: Tokens
     keys: Tokens
+    condition: Condition | None
 
 
 class Block(nn.Module):
@@ -69,18 +71,18 @@ class Block(nn.Module):
 
     def __init__(self, c: OperatorConfig) -> None:
         super().__init__()
-        self.norm_kernel, self.norm_mlp = nn.RMSNorm(c.width), nn.RMSNorm(c.width)
+        self.norm_kernel, self.norm_mlp = Norm(c), Norm(c)
         self.kernel = KernelIntegral(c.width, c.dim)
         self.norm_attention = nn.RMSNorm(c.width) if c.attention else None
         self.attention = CrossScaleAttention(c.width, c.n_heads, c.n_levels, c.dim) if c.attention else None
         self.mlp = mlp(c.width, 2 * c.width, c.width)
 
     def forward(self, v: Float[Tensor, "n width"], graph: AnchorGraph) -> Float[Tensor, "n width"]:
-        v = v + self.kernel(self.norm_kernel(v), graph.position, graph.edges, graph.weights)
+        v = v + self.kernel(self.norm_kernel(v, graph.condition), graph.position, graph.edges, graph.weights)
         if self.attention is not None and self.norm_attention is not None:
             n = self.norm_attention(v)
             v = v + self.attention(n, n[-len(graph.keys.place) :], graph.tokens, graph.keys)
-        return v + self.mlp(self.norm_mlp(v))
+        return v + self.mlp(self.norm_mlp(v, graph.condition))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Surroundings:
         to_anchors, from_anchors: along the links, and on them ``gather`` and ``spread``: geometric weights of the
             transfer, alone and times each component of the offset in spacings.
         mean: mean over mesh neighbours, alone and times their direction; used where there are no anchors.
+        condition: global parameters of each mesh.
     """
 
     edges: Edges
@@ -100,6 +103,7 @@ class Surroundings:
     gather: Sequence[Tensor] = ()
     spread: Sequence[Tensor] = ()
     mean: Sequence[Tensor] = ()
+    condition: Condition | None = None
 
 
 class LocalKernel(nn.Module):
@@ -146,13 +150,13 @@ class MeshLayer(nn.Module):
 
     def __init__(self, c: OperatorConfig, convolution: nn.Module | None = None) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(c.width)
+        self.norm = Norm(c)
         own = LocalKernel if c.n_levels > 1 else EdgeKernel
         self.kernel = own(c) if convolution is None else Convolution(convolution)
         self.mlp = mlp(2 * c.width, c.width, c.width)
 
     def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
-        n = shortened(self.norm(v))
+        n = shortened(self.norm(v, around.condition))
         return v + self.mlp(torch.cat([n, self.kernel(n, around)], dim=1))
 
 
@@ -298,11 +302,16 @@ def _offsets(fine: Tensor, coarse: Tensor, edges: Edges, spacing: Tensor) -> tup
 
 def _surroundings(batch: Batch, n_levels: int) -> Surroundings:
     mesh, mass = level_edges(batch, 0), batch.mass_0
+    condition = Condition.of(batch, [batch.pos_0_batch])
     if n_levels == 1:
         mean = _over_sum(mass.index_select(0, mesh.sender), mesh)
         offset = batch.pos_0.index_select(0, mesh.sender) - batch.pos_0.index_select(0, mesh.receiver)
         return Surroundings(
-            mesh, mesh, mesh, mean=[mean, *(mean * o for o in nn.functional.normalize(offset).T.unbind(0))]
+            mesh,
+            mesh,
+            mesh,
+            mean=[mean, *(mean * o for o in nn.functional.normalize(offset).T.unbind(0))],
+            condition=condition,
         )
     links = link_edges(batch, 0)
     transfer = Transfer.build(links, batch.log_b_0.softmax(1).flatten(), mass)
@@ -310,7 +319,7 @@ def _surroundings(batch: Batch, n_levels: int) -> Surroundings:
     share = transfer.restriction_weights()
     gather = [w.index_select(0, links.perm) for w in (share, *(share * o for o in offset))]
     spread = [transfer.weights, *(transfer.weights * o for o in offset)]
-    return Surroundings(mesh, links.transpose(), links, gather, spread)
+    return Surroundings(mesh, links.transpose(), links, gather, spread, condition=condition)
 
 
 def _anchor_graph(levels: list[_LevelState], batch: Batch, key_level: int) -> AnchorGraph:
@@ -324,7 +333,8 @@ def _anchor_graph(levels: list[_LevelState], batch: Batch, key_level: int) -> An
         weights.append(_over_sum(w.detach(), near))
         place.append(position)
     tokens, keys = _tokens(levels, 1, batch), _tokens(levels, key_level, batch)
-    return AnchorGraph(Edges.union(edges), torch.cat(weights), torch.cat(place), tokens, keys)
+    condition = Condition.of(batch, [level.batch for level in coarse])
+    return AnchorGraph(Edges.union(edges), torch.cat(weights), torch.cat(place), tokens, keys, condition)
 
 
 def _tokens(levels: list[_LevelState], first: int, batch: Batch) -> Tokens:
