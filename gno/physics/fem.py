@@ -1,43 +1,33 @@
-"""Mesh ↔ scikit-fem: elements, quadrature rules and bases whose degrees of freedom are the mesh's own nodes."""
+"""Mesh ↔ scikit-fem: bases whose degrees of freedom are the mesh's nodes, and whole problems there and back."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import skfem
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from skfem.assembly import Dofs
-from skfem.mapping import Mapping
-from skfem.quadrature import get_quadrature
-from skfem.refdom import RefLine, RefPoint, RefQuad, RefTri
+from skfem.element import DiscreteField
 
-from gno.mesh import Mesh, MeshError
-from gno.mesh.geometry import domain_dim, groups
-from gno.mesh.shapes import cell_dim, family, reference_nodes
+from gno.mesh import CellBlock, Mesh, MeshError
+from gno.mesh.shapes import family
+from gno.physics.elements import (
+    ELEMENTS,
+    Cells,
+    NodeMapping,
+    boundary_sides,
+    cell_rule,
+    check_sizes,
+    domain_cells,
+    facet_nodes,
+    facet_rules,
+    nanson,
+    node_order,
+    points_of,
+)
 
-ELEMENTS = {
-    ("line", 2): skfem.ElementLineP1,
-    ("line", 3): skfem.ElementLineP2,
-    ("triangle", 3): skfem.ElementTriP1,
-    ("triangle", 6): skfem.ElementTriP2,
-    ("triangle", 10): skfem.ElementTriP3,
-    ("triangle", 15): skfem.ElementTriP4,
-    ("quad", 4): skfem.ElementQuad1,
-    ("quad", 8): skfem.ElementQuadS2,
-    ("quad", 9): skfem.ElementQuad2,
-    ("tetra", 4): skfem.ElementTetP1,
-    ("tetra", 10): skfem.ElementTetP2,
-    ("hexahedron", 8): skfem.ElementHex1,
-    ("hexahedron", 20): skfem.ElementHexS2,
-    ("hexahedron", 27): skfem.ElementHex2,
-    ("wedge", 6): skfem.ElementWedge1,
-}
-"""scikit-fem's Lagrange and serendipity elements by the form of the cell and its number of nodes."""
-
-_MESHES = {
+_STRAIGHT = {
     "line": skfem.MeshLine1,
     "triangle": skfem.MeshTri1,
     "quad": skfem.MeshQuad1,
@@ -45,249 +35,46 @@ _MESHES = {
     "hexahedron": skfem.MeshHex1,
     "wedge": skfem.MeshWedge1,
 }
-_RULES = {2: RefLine, 3: RefTri, 4: RefQuad}
-"""Reference facets by their number of corners."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cells:
-    """The domain's cells of one type, their nodes in the order of scikit-fem's element.
-
-    Args:
-        type: meshio's name of the cell type.
-        element: scikit-fem's element; its local functions are one at one node each.
-        nodes: node indices.
-        index: numbers of the cells through all blocks of the mesh.
-    """
-
-    type: str
-    element: skfem.Element
-    nodes: Int[np.ndarray, "n_cells n_local"]
-    index: Int[np.ndarray, " n_cells"]
-
-    @property
-    def order(self) -> int:
-        """Order of a rule that integrates the mass matrix on straight cells (per direction in quads and hexahedra)."""
-        degree = round(1 / np.diff(np.unique(self.element.doflocs)).min())
-        return 2 * degree + (family(self.type) in ("quad", "hexahedron"))
-
-
-class NodeMapping(Mapping):
-    """Isoparametric map of cells of any dimension in a space of the same or a higher one.
-
-    Where the cell is of lower dimension (a surface in 3-D), ``invDF`` is the pseudo-inverse (JᵀJ)⁻¹Jᵀ, which makes
-    gradients tangential, and ``detDF`` is √det(JᵀJ).
-
-    Args:
-        points: node coordinates.
-        nodes: nodes of the cells, in the order of the element.
-        element: scikit-fem's element that maps the reference cell.
-    """
-
-    def __init__(
-        self, points: Float[np.ndarray, "n_nodes dim"], nodes: Int[np.ndarray, "n n_local"], element: skfem.Element
-    ) -> None:
-        self.points, self.nodes, self.element = points, nodes, element
-        self.dim = points.shape[1]
-
-    def _corners(self, tind: np.ndarray | None) -> np.ndarray:
-        return self.points[self.nodes if tind is None else self.nodes[tind]]
-
-    def F(self, X: np.ndarray, tind: np.ndarray | None = None) -> np.ndarray:  # noqa: N802
-        phi, _ = shape_functions(self.element, X)
-        return np.einsum("cjd,jq->dcq" if X.ndim == 2 else "cjd,jcq->dcq", self._corners(tind), phi)
-
-    def DF(self, X: np.ndarray, tind: np.ndarray | None = None) -> np.ndarray:  # noqa: N802
-        _, dphi = shape_functions(self.element, X)
-        return np.einsum("cjd,jrq->drcq" if X.ndim == 2 else "cjd,jrcq->drcq", self._corners(tind), dphi)
-
-    def detDF(self, X: np.ndarray, tind: np.ndarray | None = None) -> np.ndarray:  # noqa: N802
-        J = np.moveaxis(self.DF(X, tind), (0, 1), (-2, -1))
-        if J.shape[-1] == J.shape[-2]:
-            return np.linalg.det(J)
-        return np.sqrt(np.linalg.det(np.swapaxes(J, -1, -2) @ J))
-
-    def invDF(self, X: np.ndarray, tind: np.ndarray | None = None) -> np.ndarray:  # noqa: N802
-        J = np.moveaxis(self.DF(X, tind), (0, 1), (-2, -1))
-        return np.moveaxis(_inverse(J), (-2, -1), (0, 1))
+_CURVED = {
+    ("triangle", 6): skfem.MeshTri2,
+    ("quad", 9): skfem.MeshQuad2,
+    ("tetra", 10): skfem.MeshTet2,
+    ("hexahedron", 27): skfem.MeshHex2,
+}
+"""Meshes whose cells scikit-fem curves itself."""
 
 
 class NodeDofs(Dofs):
     """Degrees of freedom numbered as the mesh's nodes; components of a vector are neighbours, node by node."""
 
     def __init__(
-        self, topo: skfem.Mesh, element: skfem.Element, nodes: np.ndarray, n_nodes: int, n_components: int = 1
+        self, topo: skfem.Mesh, element: skfem.Element, nodes: np.ndarray, n_nodes: int, n_components: int
     ) -> None:
         self.topo, self.element = topo, element
-        component = np.arange(n_components)
-        local = nodes.T[:, None, :] * n_components + component[None, :, None]
+        local = nodes.T[:, None, :] * n_components + np.arange(n_components)[None, :, None]
         self.element_dofs = local.reshape(-1, len(nodes)).astype(np.int32)
         self.N = n_nodes * n_components
 
 
-def shape_functions(element: skfem.Element, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (n_local, …) and derivatives (n_local, r, …) of an element's functions at points X (r, …)."""
-    found = [element.lbasis(X, j) for j in range(len(element.doflocs))]
-    phi = np.stack([np.broadcast_to(value, X.shape[1:]) for value, _ in found])
-    dphi = np.stack([np.stack([np.broadcast_to(d, X.shape[1:]) for d in derivative]) for _, derivative in found])
-    return phi, dphi
+class SideBasis(skfem.CellBasis):
+    """Cells next to a boundary, at quadrature points of one of their sides; in forms ``w.n`` is the outward normal."""
 
+    def __init__(self, normal: np.ndarray, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        measure, inverse = self.mapping.detDF(self.X, self.tind), self.mapping.invDF(self.X, self.tind)
+        size, unit = nanson(measure, np.moveaxis(inverse, (0, 1), (-2, -1)), normal)
+        self.dx = size * self.W
+        self.normals = DiscreteField(np.moveaxis(unit, -1, 0))
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Cells of one type at points of the reference cell.
-
-    Args:
-        shape: N.
-        gradient: ∇N in space; one for all points of a straight simplex.
-        inverse: J⁻¹, or (JᵀJ)⁻¹Jᵀ where the cell is of lower dimension than the space; likewise.
-        measure: det J, or √det(JᵀJ); likewise.
-        position: of the points in space.
-    """
-
-    shape: Float[np.ndarray, "n_local n_points"]
-    gradient: Float[np.ndarray, "n_cells n_points_or_1 n_local dim"]
-    inverse: Float[np.ndarray, "n_cells n_points_or_1 r dim"]
-    measure: Float[np.ndarray, "n_cells n_points_or_1"]
-    position: Float[np.ndarray, "n_cells n_points dim"]
-
-
-def evaluate(points: np.ndarray, nodes: np.ndarray, element: skfem.Element, X: np.ndarray) -> Evaluation:
-    """Shape functions, gradients and sizes of cells at points X (r, n_points) of the reference cell.
-
-    Sizes of 0 are left to the caller, gradients are not finite there.
-    """
-    mapping = NodeMapping(points, nodes, element)
-    phi, dphi = shape_functions(element, X)
-    once = X[:, :1] if np.ptp(dphi, axis=-1).max() == 0 else X
-    inverse = np.moveaxis(mapping.invDF(once), (0, 1), (-2, -1))
-    return Evaluation(
-        shape=phi,
-        gradient=np.einsum("cqrd,jrq->cqjd", inverse, dphi[..., : once.shape[1]]),
-        inverse=inverse,
-        measure=mapping.detDF(once),
-        position=np.ascontiguousarray(np.moveaxis(mapping.F(X), 0, -1)),
-    )
-
-
-def facet_nodes(element: skfem.Element) -> list[np.ndarray]:
-    """For each facet of the reference cell, the local nodes on it."""
-    corner = element.refdom.p.T
-    first = [corner[facet[0]] for facet in element.refdom.facets]
-    return [
-        np.flatnonzero(np.abs((element.doflocs - origin) @ normal) < 1e-9)
-        for origin, normal in zip(first, element.refdom.normals, strict=True)
-    ]
-
-
-def boundary_sides(cells: Sequence[Cells]) -> list[list[np.ndarray]]:
-    """For each cell type and each facet of its reference cell, the cells that have no neighbour there."""
-    keys, owners = [], []
-    for k, part in enumerate(cells):
-        for side, (loop, _, _) in enumerate(facet_rules(part.element, 1)):
-            corners = np.sort(part.nodes[:, loop], axis=1)
-            keys.append(np.pad(corners, ((0, 0), (0, 4 - len(loop))), constant_values=-1))
-            owners.append(np.stack([np.full(len(corners), k), np.full(len(corners), side), np.arange(len(corners))]))
-    key, owner = np.concatenate(keys), np.concatenate(owners, axis=1)
-    order = np.lexsort(key.T)
-    differs = np.any(key[order[1:]] != key[order[:-1]], axis=1)
-    alone = np.sort(order[np.concatenate([[True], differs]) & np.concatenate([differs, [True]])])
-    kind, side, cell = owner[:, alone]
-    sides = [range(len(part.element.refdom.facets)) for part in cells]
-    return [[cell[(kind == k) & (side == s)] for s in sides[k]] for k in range(len(cells))]
-
-
-def _inverse(J: np.ndarray) -> np.ndarray:
-    transposed = np.swapaxes(J, -1, -2)
-    try:
-        return np.linalg.inv(J) if J.shape[-1] == J.shape[-2] else np.linalg.solve(transposed @ J, transposed)
-    except np.linalg.LinAlgError:
-        return np.linalg.pinv(J)  # some cell has no size; whoever needs its gradient checks sizes first
-
-
-@functools.cache
-def node_order(cell_type: str, n_nodes: int) -> tuple[int, ...]:
-    """For each local function of scikit-fem's element, the place of its node in meshio's cell.
-
-    >>> node_order("hexahedron", 8)
-    (6, 2, 5, 7, 1, 3, 4, 0)
-    """
-    here = reference_nodes(cell_type, n_nodes)
-    there = element_of(cell_type, n_nodes).doflocs
-    distance = np.abs(there[:, None] - here[None]).sum(-1)
-    return tuple(distance.argmin(1).tolist())
-
-
-def element_of(cell_type: str, n_nodes: int) -> skfem.Element:
-    """scikit-fem's element with one function per node of the cell.
-
-    Raises:
-        MeshError: scikit-fem has none (pyramids, wedges with mid-side nodes, polygons, …).
-    """
-    found = ELEMENTS.get((family(cell_type), n_nodes))
-    if found is None:
-        have = [n for name, n in ELEMENTS if name == family(cell_type)]
-        known = f"{' or '.join(map(str, have))} nodes, as scikit-fem has" if have else "a form that scikit-fem has"
-        raise MeshError(f"cells '{cell_type}': expected {known}, got {n_nodes} nodes")
-    return found()
-
-
-def domain_cells(mesh: Mesh) -> list[Cells]:
-    """The domain's cells by type, ready for scikit-fem.
-
-    Raises:
-        MeshError: the mesh has no cells, or cells without an element.
-    """
-    dim = domain_dim(mesh)
-    if dim == 0:
-        raise MeshError(f"cells: expected lines, surfaces or volumes to integrate over, got none ({mesh.source})")
-    types = {(b.type, b.nodes.shape[1]): None for b in mesh.cells if len(b) and cell_dim(b.type) == dim}
-    found = []
-    for (cell_type, n_nodes), (_, nodes, index) in zip(types, groups(mesh, dim), strict=True):
-        try:
-            element = element_of(cell_type, n_nodes)
-        except MeshError as error:
-            raise MeshError(f"{error} ({mesh.source})") from None
-        found.append(Cells(cell_type, element, nodes[:, node_order(cell_type, n_nodes)], index))
-    return found
-
-
-def cell_rule(element: skfem.Element, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quadrature points (r, n) and weights of the reference cell.
-
-    scikit-fem's rule for wedges (12.0) sums to a quarter instead of a half; here it is the product of its rules for
-    triangles and lines.
-    """
-    if len(element.refdom.p.T) != 6:
-        return get_quadrature(element, order)
-    (x, v), (z, w) = get_quadrature(RefTri, order), get_quadrature(RefLine, order)
-    points = np.vstack([np.tile(x, len(w)), np.repeat(z, len(v), axis=1)])
-    return points, np.outer(w, v).ravel()
-
-
-def facet_rules(element: skfem.Element, order: int) -> Iterator[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
-    """For each facet of the reference cell its corners, quadrature points in the cell (r, n) and weights."""
-    corner = element.refdom.p.T
-    for facet in element.refdom.facets:
-        loop = tuple(dict.fromkeys(facet))
-        if len(loop) == 1:
-            _, weight = get_quadrature(RefPoint, order)
-            yield loop, corner[list(loop)].T, weight
-            continue
-        local, weight = get_quadrature(_RULES[len(loop)], order)
-        sides = corner[[loop[1], loop[-1]][: len(local)]] - corner[loop[0]]
-        yield loop, corner[loop[0]][:, None] + sides.T @ local, weight
-
-
-def points_of(mesh: Mesh) -> Float[np.ndarray, "n_nodes dim"]:
-    """Node coordinates in float64, without the third column of a planar mesh."""
-    return mesh.points[:, : mesh.dim].astype(np.float64)
+    def default_parameters(self) -> dict:
+        return {**super().default_parameters(), "n": self.normals}
 
 
 def skfem_basis(mesh: Mesh, *, n_components: int = 1, order: int | None = None) -> list[skfem.CellBasis]:
     """One scikit-fem basis per cell type; degree of freedom ``node * n_components + component``.
 
-    Matrices assembled on the bases of a mixed mesh have one numbering and can be added.
+    Matrices assembled on the bases of a mixed mesh have one numbering and can be added. The bases serve assembly; to
+    go on in scikit-fem with boundaries and refinement take :func:`to_skfem`.
 
     Args:
         mesh: the mesh; quadratic cells are curved as their nodes say.
@@ -295,29 +82,179 @@ def skfem_basis(mesh: Mesh, *, n_components: int = 1, order: int | None = None) 
         order: polynomial order that the quadrature is exact for; by default that of the mass matrix.
 
     Raises:
-        MeshError: the mesh has no cells, or cells without an element.
+        MeshError: the mesh has no cells, or cells without an element, of no size or folded over.
 
-    >>> from gno.mesh import CellBlock
     >>> corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     >>> square = Mesh(corners, (CellBlock("quad", np.array([[0, 1, 2, 3]])),))
-    >>> skfem_basis(square)[0].N
-    4
+    >>> skfem_basis(square, n_components=2)[0].N
+    8
     """
-    points = points_of(mesh)
-    bases = []
+    points, bases = points_of(mesh), []
     for cells in domain_cells(mesh):
-        element = cells.element
-        corners = cells.nodes[:, : element.refdom.nnodes].T
-        topology = _MESHES[family(cells.type)](points.T, corners, sort_t=False, validate=False)
-        chosen = element if n_components == 1 else skfem.ElementVector(element, n_components)
-        bases.append(
-            skfem.CellBasis(
-                topology,
-                chosen,
-                mapping=NodeMapping(points, cells.nodes, element),
-                quadrature=cell_rule(element, cells.order if order is None else order),
-                dofs=NodeDofs(topology, chosen, cells.nodes, mesh.n_nodes, n_components),
-                disable_doflocs=True,
-            )
-        )
+        rule = cell_rule(cells.element, cells.order if order is None else order)
+        common = _common(mesh, points, cells, n_components)
+        check_sizes(cells, points, common["mapping"].detDF(rule[0]), mesh.source)
+        bases.append(skfem.CellBasis(quadrature=rule, **common))
     return bases
+
+
+def skfem_sides(
+    mesh: Mesh, name: str = "boundary", *, n_components: int = 1, order: int | None = None
+) -> list[SideBasis]:
+    """Bases on the boundary, one per cell type and side of its cells; numbered as those of :func:`skfem_basis`.
+
+    Args:
+        mesh: the mesh.
+        name: a point set, of which a facet is part if all its nodes are; or ``"boundary"`` for all of it.
+        n_components: components of the field.
+        order: polynomial order that the quadrature is exact for.
+
+    Raises:
+        ValueError: the mesh has no such set.
+        MeshError: as :func:`skfem_basis`.
+    """
+    if name != "boundary" and name not in mesh.point_sets:
+        known = ", ".join(map(repr, mesh.point_sets)) or "none"
+        raise ValueError(f"sets: expected point sets of the mesh ({known}), got '{name}' ({mesh.source})")
+    inside = np.full(mesh.n_nodes, name == "boundary")
+    inside[mesh.point_sets.get(name, [])] = True
+    points, kinds, found = points_of(mesh), domain_cells(mesh), []
+    for cells, sides in zip(kinds, boundary_sides(kinds), strict=True):
+        element, common = cells.element, _common(mesh, points, cells, n_components)
+        rules = facet_rules(element, cells.order if order is None else order)
+        parts = zip(rules, sides, element.refdom.normals, facet_nodes(element), strict=True)
+        for (_, X, W), here, normal, local in parts:
+            chosen = here[inside[cells.nodes[here][:, local]].all(1)]
+            if len(chosen):
+                found.append(SideBasis(normal, quadrature=(X, W), elements=chosen, **common))
+    return found
+
+
+def to_skfem(mesh: Mesh, field: Float[np.ndarray, "n_nodes ..."]) -> tuple[skfem.CellBasis, np.ndarray]:
+    """A field as scikit-fem's own: a basis in its numbering, and the coefficients of the field.
+
+    Point sets become boundaries, cell sets subdomains.
+
+    Args:
+        mesh: a mesh whose cells are all of one type.
+        field: node values, scalars or vectors.
+
+    Raises:
+        MeshError: cells of several types, or nodes that cells do not share as scikit-fem's elements would.
+        ValueError: the field is not on the nodes, or has a number of components that scikit-fem has no vectors of.
+
+    >>> corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> square = Mesh(corners, (CellBlock("quad", np.array([[0, 1, 2, 3]])),))
+    >>> basis, coefficients = to_skfem(square, square.points[:, 0])
+    >>> float(basis.interpolator(coefficients)(np.array([[0.25], [0.5]]))[0])
+    0.25
+    """
+    kinds = domain_cells(mesh)
+    if len(kinds) != 1:
+        raise MeshError(f"cells: expected one type, got {', '.join(cells.type for cells in kinds)} ({mesh.source})")
+    if np.ndim(field) not in (1, 2) or len(field) != mesh.n_nodes:
+        raise ValueError(f"field: expected ({mesh.n_nodes} nodes[, components]), got {np.shape(field)} ({mesh.source})")
+    cells, columns = kinds[0], np.asarray(field).reshape(mesh.n_nodes, -1)
+    topology, mapping = _topology(mesh, cells)
+    n_components = columns.shape[1]
+    element = cells.element if np.ndim(field) == 1 else skfem.ElementVector(cells.element, n_components)
+    rule = cell_rule(cells.element, cells.order)
+    basis = skfem.CellBasis(topology, element, mapping=mapping, quadrature=rule)
+    if len(basis.element_dofs) != cells.nodes.shape[1] * n_components:  # scikit-fem 12 forgets unknowns on edges
+        dim = cells.element.dim
+        raise ValueError(f"field: expected a scalar or {dim} components on '{cells.type}', got {n_components}")
+    coefficients = np.zeros(basis.N, dtype=columns.dtype)
+    place = np.zeros(basis.N, dtype=np.int64)
+    for k in range(n_components):
+        coefficients[basis.element_dofs[k::n_components]] = columns[cells.nodes.T, k]
+        place[basis.element_dofs[k::n_components]] = cells.nodes.T
+        if np.any(place[basis.element_dofs[k::n_components]] != cells.nodes.T):
+            raise MeshError(f"cells '{cells.type}': expected neighbours with common nodes, got others ({mesh.source})")
+    return basis, coefficients
+
+
+def from_skfem(basis: skfem.CellBasis, coefficients: Float[np.ndarray, " n_dofs"], name: str) -> Mesh:
+    """Mesh with a node field from a basis of scikit-fem; a node is where a degree of freedom is.
+
+    The element may be of higher order than the mesh: its nodes become nodes of quadratic cells. Boundaries become point
+    sets, subdomains cell sets.
+
+    Args:
+        basis: with a Lagrange or serendipity element, or a vector of those.
+        coefficients: of the field.
+        name: of the point field.
+
+    Raises:
+        ValueError: the element has no nodes, or the coefficients are not the basis's.
+    """
+    vector = isinstance(basis.elem, skfem.ElementVector)
+    element, n_components = (basis.elem.elem, basis.elem.dim) if vector else (basis.elem, 1)
+    if type(element) not in ELEMENTS.values():
+        known = ", ".join(kind.__name__ for kind in ELEMENTS.values())
+        raise ValueError(f"basis: expected an element with nodes ({known}), got {type(element).__name__}")
+    if np.shape(coefficients) != (basis.N,):
+        raise ValueError(f"coefficients: expected ({basis.N},), got {np.shape(coefficients)}")
+    form, n_local = next(key for key, kind in ELEMENTS.items() if kind is type(element))
+    cell_type = form if n_local == element.refdom.nnodes else f"{form}{n_local}"
+    used, local = np.unique(basis.element_dofs[::n_components], return_inverse=True)
+    local = local.reshape(n_local, -1)
+    position = basis.mapping.F(element.doflocs.T, tind=basis.tind)
+    points = np.zeros((len(used), len(position)))
+    points[local.T] = np.moveaxis(position, 0, -1)
+    values = np.zeros((len(used), n_components), dtype=np.asarray(coefficients).dtype)
+    for k in range(n_components):
+        values[local, k] = np.asarray(coefficients)[basis.element_dofs[k::n_components]]
+    nodes = np.empty(local.T.shape, dtype=np.int64)
+    nodes[:, node_order(cell_type, n_local)] = local.T
+    fields = {name: values if vector else values[:, 0]}
+    point_sets, cell_sets = _sets(basis, used)
+    return Mesh(points, (CellBlock(cell_type, nodes),), fields, point_sets=point_sets, cell_sets=cell_sets)
+
+
+def _common(mesh: Mesh, points: np.ndarray, cells: Cells, n_components: int) -> dict:
+    corners = cells.nodes[:, : cells.element.refdom.nnodes].T.copy()
+    topology = _STRAIGHT[family(cells.type)](np.ascontiguousarray(points.T), corners, sort_t=False, validate=False)
+    element = cells.element if n_components == 1 else skfem.ElementVector(cells.element, n_components)
+    return {
+        "mesh": topology,
+        "elem": element,
+        "mapping": NodeMapping(points, cells.nodes, cells.element),
+        "dofs": NodeDofs(topology, element, cells.nodes, mesh.n_nodes, n_components),
+        "disable_doflocs": True,
+    }
+
+
+def _topology(mesh: Mesh, cells: Cells) -> tuple[skfem.Mesh, NodeMapping | None]:
+    """scikit-fem's mesh with named boundaries and subdomains, and a mapping where its own would not do."""
+    points = points_of(mesh)
+    n_local, n_corners = cells.nodes.shape[1], cells.element.refdom.nnodes
+    solid = points.shape[1] == cells.element.dim
+    curved = _CURVED.get((family(cells.type), n_local)) if solid else None
+    used, corners = np.unique(cells.nodes[:, :n_corners], return_inverse=True)
+    if curved is not None:
+        topology = curved(points.T, cells.nodes.T, sort_t=False)
+    else:
+        topology = _STRAIGHT[family(cells.type)](points[used].T, corners.reshape(-1, n_corners).T, sort_t=False)
+    own = solid and (curved is not None or n_local == n_corners)
+    mapping = None if own else NodeMapping(points, cells.nodes, cells.element)
+    place = np.full(mesh.n_cells, -1)
+    place[cells.index] = np.arange(len(cells.index))
+    subdomains = {name: place[index][place[index] >= 0] for name, index in mesh.cell_sets.items()}
+    boundaries = {}
+    outer = topology.boundary_facets()
+    for name, index in mesh.point_sets.items():
+        inside = np.isin(used, index)
+        boundaries[name] = outer[inside[topology.facets[:, outer]].all(0)]
+    chosen = [{name: index for name, index in sets.items() if len(index)} for sets in (boundaries, subdomains)]
+    return dataclasses.replace(topology.with_boundaries(chosen[0]), _subdomains=chosen[1] or None), mapping
+
+
+def _sets(basis: skfem.CellBasis, used: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Nodes of the named boundaries, cells of the named subdomains."""
+    points, cells = {}, {}
+    for name in basis.mesh.boundaries or {}:
+        points[name] = np.flatnonzero(np.isin(used, basis.get_dofs(name).all()))
+    index = np.arange(basis.mesh.nelements) if basis.tind is None else basis.tind
+    for name, chosen in (basis.mesh.subdomains or {}).items():
+        cells[name] = np.flatnonzero(np.isin(index, chosen))
+    return points, cells

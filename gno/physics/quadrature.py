@@ -13,13 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gno.graph.segment import bag
-from gno.mesh import Mesh, MeshError
+from gno.mesh import Mesh
 
 if TYPE_CHECKING:
-    from gno.physics.fem import Cells, Evaluation
-
-SMALLEST = 1e-14
-"""Smallest |J| of a usable cell, relative to its extent to the power of its dimension."""
+    from gno.physics.elements import Cells, Evaluation
 
 Q = TypeVar("Q", bound="Quadrature")
 
@@ -226,7 +223,7 @@ def build_domain(mesh: Mesh, *, order: int | None = None, sets: Sequence[str] = 
     >>> float(domain.cells[0].weight.sum()), float(sum(part.weight.sum() for part in domain.facets["boundary"]))
     (2.0, 6.0)
     """
-    from gno.physics.fem import cell_rule, domain_cells, points_of
+    from gno.physics.elements import cell_rule, domain_cells, points_of
 
     _check_sets(mesh, sets)
     points, cells = points_of(mesh), domain_cells(mesh)
@@ -240,17 +237,17 @@ def build_domain(mesh: Mesh, *, order: int | None = None, sets: Sequence[str] = 
 
 
 def _quadrature(mesh: Mesh, points: np.ndarray, cells: Cells, rule: tuple[np.ndarray, np.ndarray]) -> Quadrature:
-    from gno.physics.fem import evaluate
+    from gno.physics.elements import check_sizes, evaluate
 
     X, W = rule
     at = evaluate(points, cells.nodes, cells.element, X)
-    _check_sizes(mesh, points, cells, at.measure)
+    check_sizes(cells, points, at.measure, mesh.source)
     return _tensors(mesh, cells.type, cells.nodes, cells.index, at, np.abs(at.measure) * W)
 
 
 def _facets(mesh: Mesh, points: np.ndarray, cells: Sequence[Cells], order: int | None) -> tuple[FacetQuadrature, ...]:
     """Boundary facets, grouped by cell type and side of the cell."""
-    from gno.physics.fem import boundary_sides, evaluate, facet_nodes, facet_rules
+    from gno.physics.elements import boundary_sides, evaluate, facet_nodes, facet_rules, nanson
 
     found = []
     for part, sides in zip(cells, boundary_sides(cells), strict=True):
@@ -260,13 +257,11 @@ def _facets(mesh: Mesh, points: np.ndarray, cells: Sequence[Cells], order: int |
             if not len(here):
                 continue
             at = evaluate(points, part.nodes[here], part.element, X)
-            # Nanson: n da = |det J| J⁻ᵀ N dA, with N dA of the reference cell.
-            area = np.abs(at.measure)[..., None] * np.einsum("cqrd,r->cqd", at.inverse, normal)
-            size = np.linalg.norm(area, axis=-1)
+            size, unit = nanson(at.measure, at.inverse, normal)
             plain = _tensors(mesh, f"{part.type}/{side}", part.nodes[here], part.index[here], at, size * W)
-            unit = torch.from_numpy(area / size[..., None]).expand(-1, len(W), -1).contiguous()
+            unit = np.broadcast_to(unit, (*plain.weight.shape, unit.shape[-1])).copy()
             local = torch.from_numpy(nodes_of[side])
-            found.append(FacetQuadrature(**_fields(plain), normal=unit, local=local))
+            found.append(FacetQuadrature(**_fields(plain), normal=torch.from_numpy(unit), local=local))
     return tuple(found)
 
 
@@ -300,17 +295,6 @@ def _check_sets(mesh: Mesh, sets: Sequence[str]) -> None:
         if name != "boundary" and name not in mesh.point_sets:
             known = ", ".join(map(repr, mesh.point_sets)) or "none"
             raise ValueError(f"sets: expected point sets of the mesh ({known}), got '{name}' ({mesh.source})")
-
-
-def _check_sizes(mesh: Mesh, points: np.ndarray, cells: Cells, measure: np.ndarray) -> None:
-    extent = np.ptp(points[cells.nodes], axis=1).max(1)
-    least = SMALLEST * extent**cells.element.dim
-    flat = np.flatnonzero(~(np.abs(measure).min(1) > least))
-    folded = np.flatnonzero((measure.min(1) < 0) & (measure.max(1) > 0))
-    for bad, what in ((flat, "of no size"), (folded, "folded over")):
-        if len(bad):
-            got = f"{len(bad)} {what}, the first is cell {cells.index[bad[0]]}"
-            raise MeshError(f"cells '{cells.type}': expected each with a size, got {got} ({mesh.source})")
 
 
 def _within(mesh: Mesh, name: str, facets: Sequence[FacetQuadrature]) -> tuple[FacetQuadrature, ...]:
