@@ -143,9 +143,9 @@ def Robin(  # noqa: N802 - stands beside Dirichlet
 
 def points_of(mesh: Mesh) -> Float[np.ndarray, "n_nodes dim"]:
     """Node coordinates in float64, without the third column of a planar mesh."""
-    from gno.physics import fem  # which loads scikit-fem
+    from gno.physics import elements  # which loads scikit-fem
 
-    return fem.points_of(mesh)
+    return elements.points_of(mesh)
 
 
 def nodes_on(on: Where, mesh: Mesh, domain: Domain) -> Int[np.ndarray, " n"]:

@@ -13,7 +13,7 @@ from gno.mesh import CellBlock, Mesh, MeshError
 from gno.mesh.locate import containing_cells
 
 if TYPE_CHECKING:
-    from gno.physics.fem import NodeMapping
+    from gno.physics.elements import NodeMapping
 
 # From the middle of a cell of sensible shape, half as many are enough for all digits.
 NEWTON_STEPS = 12
@@ -92,7 +92,7 @@ def probe_matrix(mesh: Mesh, points: Float[np.ndarray, "n dim"]) -> sparse.csr_m
     Raises:
         MeshError: no point lies in the mesh, or cells without an element.
     """
-    from gno.physics.fem import (
+    from gno.physics.elements import (
         NodeMapping,
         domain_cells,
         points_of,

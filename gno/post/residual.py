@@ -157,7 +157,7 @@ def _inside(
 
 
 def _facets(dual: GaussValues, local: list[np.ndarray]) -> Facets:
-    from gno.physics.fem import node_order  # scikit-fem takes a while to load
+    from gno.physics.elements import node_order  # scikit-fem takes a while to load
 
     sign = np.sign(signed_volume(dual.mesh))
     parts = []
