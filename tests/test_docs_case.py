@@ -14,7 +14,7 @@ from gno.nn import OperatorConfig
 from gno.nn.config import PRESETS
 from gno.train import Case, Data, Model, Training, load_case
 from gno.train.blueprint import DENSE
-from gno.train.case import Part, hierarchy_knobs, operator_knobs
+from gno.train.case import Part, Physics, hierarchy_knobs, operator_knobs
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "case.md"
@@ -35,6 +35,8 @@ def values(schema: dict) -> str:
     """What a key may hold, from its JSON schema."""
     if "anyOf" in schema:
         return values(schema["anyOf"][0])
+    if schema["type"] == "object":
+        return "table"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
@@ -50,7 +52,7 @@ def values(schema: dict) -> str:
 
 
 def default(value: object) -> str:
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return ""
     shown = {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
     shown = list(shown) if isinstance(shown, tuple) else shown
@@ -87,7 +89,7 @@ def knobs() -> list[str]:
     return rows
 
 
-TABLES = {"data": section(Data), "model": knobs(), "training": section(Training)}
+TABLES = {"data": section(Data), "model": knobs(), "training": section(Training), "physics": section(Physics)}
 
 
 def page_with_tables(page: str) -> str:
@@ -109,11 +111,11 @@ def test_the_tables_are_those_of_the_code(name):
 
 
 def test_every_key_is_explained():
-    for part in (Data, Training):
+    for part in (Data, Training, Physics):
         assert set(part.model_fields) <= set(arguments(part.__doc__ or ""))
     known = {**arguments(SampleSpec.fit.__doc__ or ""), **arguments(OperatorConfig.__doc__ or "")}
     assert {*hierarchy_knobs(), *operator_knobs()} <= set(known)
-    assert set(Case.model_fields) == {"data", "model", "training"} and set(Model.model_fields) == {"size"}
+    assert set(Case.model_fields) == {"data", "model", "training", "physics"} and set(Model.model_fields) == {"size"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/case.md"])

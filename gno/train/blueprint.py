@@ -14,7 +14,8 @@ from gno.graph import MeshData, SampleSpec
 from gno.nn import NeuroScale, OperatorConfig
 from gno.train.case import Case
 from gno.train.checkpoint import load_tensors, pack, save_tensors, unpack
-from gno.train.normalise import Normalisation
+from gno.train.normalise import Normalisation, fit_scale
+from gno.train.physics import Lifted, target_scale
 
 # Anchors that every node may attend to at once; finer levels are heard through the links and the kernel.
 DENSE = 4096
@@ -51,13 +52,14 @@ class Blueprint:
             "key_level": finest_dense_level(samples),
         }
         config = OperatorConfig.preset(case.model.size, **{**sizes, **case.model.operator})
-        return cls(case, spec, config, Normalisation.fit(samples, spec))
+        inputs, targets = fit_scale(samples, "x", spec.inputs), target_scale(samples, spec, case)
+        return cls(case, spec, config, Normalisation(inputs, targets))
 
     def model(self, seed: int = 0) -> nn.Module:
         """The operator with fresh weights; the caller's random numbers are left alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return NeuroScale(self.config)
+            return (Lifted if self.case.physics else NeuroScale)(self.config)
 
     def trained(self, weights: Mapping[str, Tensor], source: Path) -> nn.Module:
         """The operator with given weights, in their precision.
@@ -107,7 +109,7 @@ class Blueprint:
             OperatorConfig.from_dict(document["operator"]),
             Normalisation.from_tensors(unpack(tensors, "normalisation")),
         )
-        parts = {part: unpack(tensors, part) for part in ("model", "average", "optimiser")}
+        parts = {part: unpack(tensors, part) for part in ("model", "average", "optimiser", "weights")}
         return blueprint, parts, document["progress"]
 
 

@@ -10,7 +10,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +18,8 @@ import pydantic
 from pydantic import Field
 
 SPLITS = ("train", "validation", "test")
+# Formats of which one file can hold, or list, a whole series; of others the numbered files are one.
+SERIES = {".pvd", ".xdmf", ".xmf", ".e", ".exo", ".ex2", ".frd"}
 
 
 def _as_tuple(value: Any) -> Any:
@@ -86,23 +88,26 @@ class Data(Part):
             raise ValueError(f"split: expected three fractions that sum to 1, the first > 0, got {list(self.split)}")
         return self
 
-    def paths(self) -> dict[str, list[Path]]:
+    def paths(self, group: Callable[[Path], Path] | None = None) -> dict[str, list[Path]]:
         """The files of each split, sorted; a file belongs to one split only.
+
+        Args:
+            group: what to take in place of each file.
 
         Raises:
             ValueError: a glob without files, or a file in two splits.
         """
         if self.files:
-            return split_items(self._expand("files", self.files), self.split, self.seed)
+            return split_items(self._expand("files", self.files, group), self.split, self.seed)
         if not self.train:
             raise ValueError("data.train: expected a glob of training files (or data.files), got none")
-        found = {key: self._expand(key, getattr(self, key)) for key in SPLITS}
+        found = {key: self._expand(key, getattr(self, key), group) for key in SPLITS}
         for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
             if both := sorted(set(found[earlier]) & set(found[later])):
                 raise ValueError(f"data.{later}: expected files that are not in data.{earlier}, got {both[0]} in both")
         return found
 
-    def _expand(self, key: str, patterns: tuple[str, ...]) -> list[Path]:
+    def _expand(self, key: str, patterns: tuple[str, ...], group: Callable[[Path], Path] | None) -> list[Path]:
         paths: list[Path] = []
         for pattern in patterns:
             full = str(self.folder / pattern)
@@ -110,7 +115,18 @@ class Data(Part):
             if not hits:
                 raise ValueError(f"data.{key}: expected files, got none that match '{full}'")
             paths += hits
-        return sorted(set(paths))
+        return sorted(set(map(group, paths) if group else paths))
+
+
+def series_of(path: Path) -> Path:
+    """The series that a file belongs to: itself, or the pattern of the numbered files beside it.
+
+    >>> series_of(Path("run/step_0012.vtu")).as_posix(), series_of(Path("run/all.pvd")).as_posix()
+    ('run/step_*.vtu', 'run/all.pvd')
+    """
+    if path.suffix.lower() in SERIES:
+        return path
+    return path.with_name(re.sub(r"\d+$", "*", path.stem) + path.suffix)
 
 
 def split_items(items: Iterable, fractions: tuple[float, float, float], seed: int) -> dict[str, list]:
@@ -253,6 +269,71 @@ class Training(Part):
         return self
 
 
+Value = float | str | tuple[float | str, ...]
+Named = dict[str, Value]
+
+
+class Physics(Part):
+    """[physics]: the equation that the targets obey; with it meshes without the targets can be learned from.
+
+    Args:
+        equation: a law of ``gno.physics`` by name (``diffusion``, ``plane_stress``, …), or ``module:name`` of your own.
+        parameters: of the equation, by name: a number, one number per component, or the name of a field of the mesh.
+        dirichlet: given values by point set (``boundary`` is all of it): a number, one per component (``"free"`` for a
+            component that is not given), or the name of a point field; they are met to the bit, in predictions too.
+        neumann: given flux or traction by point set, likewise.
+        robin: exchange with the surroundings by point set: coefficient and outer value.
+        unknowns: those targets that are the unknowns of the equation, in its order; all targets if absent.
+        components: number of components of targets that the meshes lack; not needed where the unknown is one target.
+        scale: usual size of each unknown; from rough solutions on the anchors, or from labelled meshes, if absent.
+        loss: ``energy`` (how far its energy is from the smallest), ``residual`` (of the weak form, preconditioned), or
+            ``auto``: energy where there is one.
+        intra: weight of the equation on the mesh.
+        coarse: weight of the equation on the coarse scales together, relative to the mesh.
+        inter: weight of the agreement between scales.
+        conserve: weights of what must be conserved, by name: ``integral`` (on all scales), ``balance`` (of forces or
+            fluxes), ``work`` (of the loads, against the energy stored).
+        weights: how the weights adapt: ``fixed``, ``gradient_norm``, ``inverse_dirichlet``, ``relobralo``.
+    """
+
+    equation: str
+    parameters: Named = {}
+    dirichlet: Named = {}
+    neumann: Named = {}
+    robin: dict[str, tuple[float | str, float | str]] = {}
+    unknowns: Names = ()
+    components: dict[str, Annotated[int, Field(ge=1)]] = {}
+    scale: dict[str, Annotated[float, Field(gt=0)]] = {}
+    loss: Literal["auto", "energy", "residual"] = "auto"
+    intra: Annotated[float, Field(ge=0)] = 1.0
+    coarse: Annotated[float, Field(ge=0)] = 0.0
+    inter: Annotated[float, Field(ge=0)] = 0.0
+    conserve: dict[Literal["integral", "balance", "work"], Annotated[float, Field(ge=0)]] = {}
+    weights: Literal["fixed", "gradient_norm", "inverse_dirichlet", "relobralo"] = "fixed"
+
+
+class Time(Part):
+    """[time]: the targets evolve; with it every file is a series of frames, and a step from frame to frame is learned.
+
+    Args:
+        forcing: those inputs that change with time; they are known beforehand, for all frames.
+        history: frames that the operator sees, the present one included.
+        stride: every how many frames of a file are taken.
+        step: time between the frames taken, where the files do not say.
+        unroll: steps of the longest rollout in training; it starts with one and grows over the budget.
+        gradient: last steps of a rollout that gradients pass through.
+        noise: of the states that a rollout starts from, in usual changes per step.
+    """
+
+    forcing: Names = ()
+    history: Annotated[int, Field(ge=1)] = 1
+    stride: Annotated[int, Field(ge=1)] = 1
+    step: Annotated[float, Field(gt=0)] | None = None
+    unroll: Annotated[int, Field(ge=1)] = 4
+    gradient: Annotated[int, Field(ge=1)] = 2
+    noise: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Case(Part):
     """What to learn, from which files, with which model and budget.
 
@@ -264,6 +345,28 @@ class Case(Part):
     data: Data
     model: Model = Model()
     training: Training
+    physics: Physics | None = None
+    time: Time | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _time_of_inputs(self) -> Self:
+        if odd := sorted(set(self.time.forcing if self.time else ()) - set(self.data.inputs)):
+            raise ValueError(f"time.forcing: {did_you_mean(odd[0], self.data.inputs)}")
+        if self.time and self.physics:
+            raise ValueError("physics: expected no [physics] in a case with [time], got both")
+        return self
+
+    def paths(self) -> dict[str, list[Path]]:
+        """The files of each split; in time the series, numbered files as the pattern that they match."""
+        return self.data.paths(series_of if self.time else None)
+
+    @pydantic.model_validator(mode="after")
+    def _targets_of_physics(self) -> Self:
+        for key in ("unknowns", "components", "scale"):
+            for name in getattr(self.physics, key, ()):
+                if name not in self.data.targets:
+                    raise ValueError(f"physics.{key}: {did_you_mean(name, self.data.targets)}")
+        return self
 
     def with_training(self, **changes: Any) -> Case:
         """A copy with some settings of the training exchanged, checked anew.

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
-from gno.graph import MeshData, collate
+from gno.graph import MeshData
+from gno.physics.weights import Fixed, Weighting, gradients_of
 from gno.train.case import Training
 from gno.train.checkpoint import optimiser_state, restore_optimiser
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.losses import Term
 from gno.train.optimisers import OPTIMISERS, Optimiser
+from gno.train.physics import collate
 from gno.train.report import Report
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class Loop:
         stop: whether somebody asked to stop.
         optimiser: makes the optimiser of a module; the one that the settings name by default.
         clock: seconds that a budget of minutes is measured with; ``time.process_time`` is fair on a busy machine.
+        weighting: how the weights of the terms adapt; those that the terms have are multiplied by it.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Loop:
         stop: Stop,
         optimiser: Optimiser | None = None,
         clock: Callable[[], float] = time.monotonic,
+        weighting: Weighting | None = None,
     ) -> None:
         self.fabric, self.model, self.samples, self.terms = fabric, model, samples, tuple(terms)
         self.validate, self.settings, self.save, self.report, self.stop = validate, settings, save, report, stop
@@ -101,6 +105,8 @@ class Loop:
         self.objective, self.stepper = fabric.setup(Objective(model, terms), self.optimiser)
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.weights = torch.tensor([term.weight for term in terms], device=fabric.device)
+        self.weighting = weighting or Fixed()
+        self.balance = self.weighting.start(len(terms), fabric.device)
         self.sums = torch.zeros(len(terms) + 1, device=fabric.device)  # losses and gradient norm since the last row
         self.summed = 0  # steps in these sums
         self.progress = Progress()
@@ -112,6 +118,7 @@ class Loop:
         self.model.load_state_dict(tensors["model"])
         self.average.load_state_dict(tensors["average"])
         restore_optimiser(self.optimiser, tensors["optimiser"])
+        self.balance = {name: tensors["weights"][name].to(value) for name, value in self.balance.items()}
         self.progress, self.resumed_seconds = progress, progress.seconds
 
     def run(self) -> nn.Module:
@@ -148,7 +155,8 @@ class Loop:
         for group in self.optimiser.param_groups:
             group["lr"] = group["initial_lr"] * rate(share, settings)
         losses = self.objective(batch)
-        self.fabric.backward(losses @ self.weights.to(losses.dtype))
+        self.adapt(losses)
+        self.fabric.backward(losses @ (self.weights * self.balance["weights"]).to(losses.dtype))
         norm: Any = self.fabric.clip_gradients(
             self.objective, self.stepper, max_norm=settings.clip, error_if_nonfinite=False
         )
@@ -160,6 +168,16 @@ class Loop:
         self.summed += 1
         if progress.step % settings.log_every == 0:
             self.log()
+
+    def adapt(self, losses: Tensor) -> None:
+        """Let the weights of the terms follow; all processes hold the mean of what each would choose."""
+        every, gradients = self.weighting.every, None
+        if every and self.progress.step % every == 0:
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            gradients = gradients_of(losses, trained)
+        self.balance = self.weighting.update(self.balance, losses.detach(), gradients)
+        if self.fabric.world_size > 1:
+            self.balance = {name: self.fabric.all_reduce(value) for name, value in self.balance.items()}  # type: ignore[misc]
 
     def batches(self) -> Iterator[Batch]:
         """Batches on the device, epoch after epoch, from where the training stands."""
@@ -218,6 +236,7 @@ class Loop:
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
                 "optimiser": optimiser_state(self.optimiser),
+                "weights": self.balance,
             }
             self.save("last", parts, dataclasses.asdict(self.progress))
         self.saved = self.clock()
@@ -236,7 +255,9 @@ class Loop:
                     f"the last save is good, try training.lr below {self.settings.lr:g}"
                 )
         named = {term.name: loss for term, loss in zip(self.terms, losses, strict=True)}
-        self.report.losses(self.progress, named, norm, self.optimiser.param_groups[0]["lr"])
+        weights = (self.weights * self.balance["weights"]).tolist()
+        shown = {term.name: weight for term, weight in zip(self.terms, weights, strict=True)}
+        self.report.losses(self.progress, named, norm, self.optimiser.param_groups[0]["lr"], shown)
 
 
 def steps_in_budget(n_samples: int, settings: Training) -> int:

@@ -72,8 +72,15 @@ class FieldLoss:
             difference = output.fields[s][:, self.columns].to(target.dtype) - target
             error2 = mean_square(difference, output.mass[s], output.batch[s], n_graphs)
             # the root has no derivative at zero: 1e-6 is where it stops to matter
-            total = total + weight * ((error2 + 1e-12) / size2).sqrt().mean()
+            total = total + weight * _mean_of_labelled(((error2 + 1e-12) / size2).sqrt(), batch)
         return total
+
+
+def _mean_of_labelled(values: Float[Tensor, " n_graphs"], batch: Batch) -> Float[Tensor, ""]:
+    """Mean over the meshes that have their targets; zero if none has."""
+    if "labelled" not in batch:
+        return values.mean()
+    return torch.where(batch.labelled, values, 0.0).sum() / batch.labelled.sum().clamp(min=1)
 
 
 def mean_square(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import Data
 
-from gno.graph import FieldSpec, SampleSpec
+from gno.graph import FieldSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Scale:
 class Normalisation:
     """The scales of inputs and targets, fitted once and stored with the weights.
 
+    Of what evolves in time, targets are rates of change, ``states`` the scale of the fields themselves, and ``step``
+    that of the logarithm of the time step.
+
     Every training mesh counts the same, every node by its mass:
 
         mean_c = ⟨Σ_i m_i x_ic / Σ_i m_i⟩        std² = ⟨Σ_i m_i |x_i − mean|² / Σ_i m_i⟩ / n_components
@@ -54,36 +57,36 @@ class Normalisation:
 
     inputs: Scale
     targets: Scale
-
-    @classmethod
-    def fit(cls, samples: Sequence[Data], spec: SampleSpec) -> Normalisation:
-        """From the training samples only."""
-        return cls(fit_scale(samples, "x", spec.inputs), fit_scale(samples, "y", spec.targets))
+    states: Scale | None = None
+    step: Scale | None = None
 
     def apply(self, sample: Data) -> Data:
-        """A copy of a sample with x, and y if it has one, normalised."""
+        """A copy of a sample with x, and y and given values if it has them, normalised."""
         sample = copy.copy(sample)
         sample.x = self.inputs.encode(sample.x)
         if sample.y is not None:
             sample.y = self.targets.encode(sample.y)
+        if "given" in sample:
+            sample.given = self.targets.encode(sample.given)
         return sample
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name, to be stored."""
+        sides = {side.name: getattr(self, side.name) for side in dataclasses.fields(self)}
         return {
-            f"{side}.{name}": getattr(getattr(self, side), name)
-            for side in ("inputs", "targets")
+            f"{side}.{name}": getattr(scale, name)
+            for side, scale in sides.items()
+            if scale is not None
             for name in ("mean", "std", "rms")
         }
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Normalisation:
         """The inverse of :meth:`tensors`."""
-        sides = (
-            Scale(**{name: tensors[f"{side}.{name}"] for name in ("mean", "std", "rms")})
-            for side in ("inputs", "targets")
+        sides = {name.partition(".")[0] for name in tensors}
+        return cls(
+            **{side: Scale(**{name: tensors[f"{side}.{name}"] for name in ("mean", "std", "rms")}) for side in sides}
         )
-        return cls(*sides)
 
 
 def fit_scale(samples: Sequence[Data], key: str, fields: Sequence[FieldSpec]) -> Scale:

@@ -93,7 +93,7 @@ def answers(model: nn.Module, blueprint: Blueprint, samples: Iterable[MeshData])
         seconds = time.perf_counter() - start
         n_nodes = sum(len(sample.mass_0) for sample in group)
         for g, sample in enumerate(group):
-            yield _answer(output, g, blueprint, seconds * len(sample.mass_0) / n_nodes)
+            yield _answer(output, g, blueprint, seconds * len(sample.mass_0) / n_nodes, sample)
 
 
 def in_precision(sample: MeshData, dtype: torch.dtype) -> MeshData:
@@ -115,12 +115,15 @@ def batched(samples: Iterable[MeshData]) -> Iterator[list[MeshData]]:
         yield group
 
 
-def _answer(output: Output, graph: int, blueprint: Blueprint, seconds: float) -> Answer:
+def _answer(output: Output, graph: int, blueprint: Blueprint, seconds: float, sample: MeshData) -> Answer:
     rows = [batch == graph for batch in output.batch]
     decode = blueprint.normalisation.targets.decode
     alpha = output.attention
+    fields = [decode(u[r].cpu()) for u, r in zip(output.fields, rows, strict=True)]
+    if "fixed" in sample:  # to the bit, which no change of units keeps
+        fields[0] = torch.where(sample.fixed, sample.given, fields[0])
     return Answer(
-        [decode(u[r].cpu()) for u, r in zip(output.fields, rows, strict=True)],
+        fields,
         [m[r].double().cpu() for m, r in zip(output.mass, rows, strict=True)],
         [p[r].double().cpu() for p, r in zip(output.position, rows, strict=True)],
         None if alpha is None else [a[r].double().cpu() for a, r in zip(alpha, rows, strict=True)],

@@ -47,7 +47,8 @@ class Report:
     ) -> None:
         self.settings, self.n_samples, self.first_step = settings, n_samples, step
         self.columns = ["step", "epoch", "seconds", "lr", "gradient_norm", "memory_mb"]
-        self.columns += [f"loss {name}" for name in losses] + [f"validation {name}" for name in scores]
+        self.columns += [f"{what} {name}" for what in ("loss", "weight") for name in losses]
+        self.columns += [f"validation {name}" for name in scores]
         self.path = folder / "log.csv" if folder else None
         self.bar = _bar() if bar and folder else None
         self.events = _tensorboard(folder) if folder else None
@@ -71,9 +72,12 @@ class Report:
         if self.events:
             self.events.close()
 
-    def losses(self, progress: Progress, losses: Mapping[str, float], norm: float, lr: float) -> None:
-        """A row of training losses."""
+    def losses(
+        self, progress: Progress, losses: Mapping[str, float], norm: float, lr: float, weights: Mapping[str, float]
+    ) -> None:
+        """A row of training losses, before their weights, and of these."""
         values = {f"loss {name}": value for name, value in losses.items()}
+        values |= {f"weight {name}": value for name, value in weights.items()}
         self._write(progress, {"lr": lr, "gradient_norm": norm, "memory_mb": memory_mb(), **values})
         self.last = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
         self._draw(progress)

@@ -20,8 +20,17 @@ from gno.train.case import SPLITS, Case, split_items
 from gno.train.evaluate import Evaluation, Row, relative_errors, score_names, validation_scores
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Progress
-from gno.train.losses import data_terms
+from gno.train.losses import Term, data_terms
 from gno.train.optimisers import Optimiser
+from gno.train.physics import (
+    WEIGHTINGS,
+    is_labelled,
+    physics_scores,
+    physics_terms,
+    target_specs,
+    with_given,
+    with_physics,
+)
 from gno.train.predict import Prediction, answers, in_precision, prediction
 from gno.train.report import Report
 from gno.train.samples import load_samples
@@ -29,6 +38,9 @@ from gno.train.samples import load_samples
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from gno.physics.weights import Weighting
+
+Terms = Callable[[Sequence[Term], Blueprint], Sequence[Term]]
 Source = Path | Mesh
 # Fields, sets and lengths of a case are read off at most this many training meshes.
 MESHES_FOR_SPEC = 32
@@ -45,6 +57,8 @@ def train(
     optimiser: Optimiser | None = None,
     progress: bool = True,
     clock: Callable[[], float] = time.monotonic,
+    terms: Terms | None = None,
+    weighting: Weighting | None = None,
 ) -> Run:
     """Train an operator and keep it in a folder.
 
@@ -59,6 +73,8 @@ def train(
         optimiser: makes the optimiser of a module; the one that the case names by default.
         progress: whether to draw a progress bar.
         clock: seconds that a budget of minutes is measured with; ``time.process_time`` is fair on a busy machine.
+        terms: what to minimise, of the terms that the case asks for and the blueprint; these themselves by default.
+        weighting: how the weights of the terms adapt; as the case says by default.
 
     Returns:
         The run, with its best weights.
@@ -82,12 +98,14 @@ def train(
         before[0].trained(before[1]["model"], last)
     spec = before[0].spec if before else fit_spec(case, sources["train"])
     with fabric.rank_zero_first():
-        samples = {key: samples_of(sources[key], spec, case, progress) for key in ("train", "validation")}
-    check_no_leak(samples["train"], spec)
+        samples = {
+            key: samples_of(sources[key], spec, case, progress, to_train=True) for key in ("train", "validation")
+        }
+    check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
     fresh = Blueprint.fit(case, spec, samples["train"])
     blueprint = dataclasses.replace(before[0], case=case) if before else fresh
     restored = (before[1], Progress(**before[2])) if before else None
-    _run_loop(fabric, blueprint, samples, directory, restored, optimiser, progress, clock)
+    _run_loop(fabric, blueprint, samples, directory, restored, optimiser, progress, clock, terms, weighting)
     return Run.load(directory)
 
 
@@ -100,26 +118,25 @@ def _run_loop(
     optimiser: Optimiser | None,
     bar: bool,
     clock: Callable[[], float],
+    compose: Terms | None,
+    weighting: Weighting | None,
 ) -> None:
-    settings, targets, scale = blueprint.case.training, blueprint.spec.targets, blueprint.normalisation.targets
+    settings = blueprint.case.training
     dtype = torch.float64 if settings.precision == "64" else torch.float32
     ready = {
         key: [in_precision(blueprint.normalisation.apply(sample), dtype) for sample in values]
         for key, values in samples.items()
     }
-    terms = data_terms(targets, scale, coarse_weight=settings.coarse_weight)
-    validate = functools.partial(
-        validation_scores,
-        samples=ready["validation"],
-        fields=targets,
-        scale=scale,
-        batch_size=settings.batch_size,
-    )
+    terms = terms_of(blueprint, samples["train"])
+    terms = list(compose(terms, blueprint)) if compose else terms
+    if weighting is None and blueprint.case.physics:
+        weighting = WEIGHTINGS[blueprint.case.physics.weights]
+    validate, scores = validation(blueprint, ready["validation"], terms)
     report = Report(
         directory if fabric.is_global_zero else None,
         settings,
         [term.name for term in terms],
-        score_names(targets, blueprint.spec.n_levels) if ready["validation"] else [],
+        scores,
         step=restored[1].step if restored else 0,
         n_samples=len(ready["train"]),
         bar=bar,
@@ -137,6 +154,7 @@ def _run_loop(
             stop=stop,
             optimiser=optimiser,
             clock=clock,
+            weighting=weighting,
         )
         if restored:
             loop.restore(*restored)
@@ -149,6 +167,34 @@ def _run_loop(
 
         draw_curves(directory / "log.csv", directory / "curves.png")
     fabric.barrier()
+
+
+def terms_of(blueprint: Blueprint, samples: Sequence[MeshData]) -> list[Term]:
+    """The losses that a case asks for: of the data, where there are any, and of the physics."""
+    case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
+    labelled = any(is_labelled(sample) for sample in samples)
+    data = data_terms(spec.targets, scale, coarse_weight=case.training.coarse_weight) if labelled else []
+    return [*data, *physics_terms(case, spec, scale)]
+
+
+def validation(
+    blueprint: Blueprint, samples: Sequence[MeshData], terms: Sequence[Term]
+) -> tuple[Callable[[nn.Module], dict[str, float]], list[str]]:
+    """What scores a model, and the names of its scores: errors on labelled meshes, else the losses of the physics."""
+    spec, batch_size = blueprint.spec, blueprint.case.training.batch_size
+    labelled = [sample for sample in samples if is_labelled(sample)]
+    if samples and not labelled:
+        physical = [term for term in terms if term.name not in blueprint.case.data.targets]
+        score = functools.partial(physics_scores, samples=samples, terms=physical, batch_size=batch_size)
+        return score, ["score", *(term.name for term in physical)]
+    errors = functools.partial(
+        validation_scores,
+        samples=labelled,
+        fields=spec.targets,
+        scale=blueprint.normalisation.targets,
+        batch_size=batch_size,
+    )
+    return errors, score_names(spec.targets, spec.n_levels) if labelled else []
 
 
 def launch(case: Case) -> Fabric:
@@ -190,14 +236,16 @@ def split_meshes(case: Case, meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh
 def fit_spec(case: Case, sources: Sequence[Source]) -> SampleSpec:
     """Fields, unit and spacings, from some of the training meshes at even distances in the list."""
     stride = -(-len(sources) // MESHES_FOR_SPEC)
-    return SampleSpec.fit(
-        [mesh_of(source) for source in sources[::stride]],
+    meshes = [mesh_of(source) for source in sources[::stride]]
+    spec = SampleSpec.fit(
+        meshes,
         inputs=case.data.inputs,
-        targets=case.data.targets,
+        targets=() if case.physics else case.data.targets,
         log=case.data.log,
         sets=case.data.sets,
         **case.model.hierarchy,
     )
+    return dataclasses.replace(spec, targets=target_specs(case, spec, meshes)) if case.physics else spec
 
 
 def mesh_of(source: Source | str) -> Mesh:
@@ -205,8 +253,12 @@ def mesh_of(source: Source | str) -> Mesh:
     return source if isinstance(source, Mesh) else read(source)
 
 
-def samples_of(sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False) -> list[MeshData]:
-    """Raw samples with targets, of files (cached as the case says) or meshes.
+def samples_of(
+    sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False, *, to_train: bool = False
+) -> list[MeshData]:
+    """Raw samples with targets, of files (cached as the case says) or meshes; ``to_train`` adds the physics.
+
+    With physics, meshes to train on need no targets.
 
     Raises:
         ValueError: a mesh without one of the targets.
@@ -215,10 +267,15 @@ def samples_of(sources: Sequence[Source], spec: SampleSpec, case: Case, bar: boo
     cache = case.data.folder / case.data.cache / "samples" if case.data.cache else None
     built = iter(load_samples(files, spec, cache=cache, bar=bar))
     samples = [build_sample(source, spec) if isinstance(source, Mesh) else next(built) for source in sources]
+    if case.physics and to_train:
+        pairs = zip(samples, sources, strict=True)
+        return [with_physics(sample, mesh_of(source), case, spec) for sample, source in pairs]
     for source, sample in zip(sources, samples, strict=True):
         if sample.y is None:
             for field in spec.targets:
                 field.values(mesh_of(source))  # raises, and says what is there
+        if case.physics:
+            with_given(sample, mesh_of(source), case, spec)
     return samples
 
 
@@ -245,13 +302,13 @@ def check_same_case(before: Case, now: Case, directory: Path) -> None:
     Raises:
         ValueError: names the key that differs.
     """
-    for part in ("data", "model"):
-        old, new = getattr(before, part).model_dump(), getattr(now, part).model_dump()
+    for part in ("data", "model", "physics"):
+        old, new = ({} if (p := getattr(c, part)) is None else p.model_dump() for c in (before, now))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ValueError(
                     f"{part}.{key}: expected {old.get(key)!r} as in the run in {directory}, got {new.get(key)!r}; "
-                    "a run is resumed with the same data and model"
+                    "a run is resumed with the same data, model and physics"
                 )
 
 
@@ -318,6 +375,7 @@ class Run:
                 mesh = mesh_of(source)
                 start = time.perf_counter()
                 sample = build_sample(mesh, self.blueprint.spec)
+                sample = with_given(sample, mesh, self.blueprint.case, self.blueprint.spec)
                 known.append((mesh, time.perf_counter() - start))
                 yield sample
 

@@ -1,0 +1,170 @@
+"""What a residual weighs, and how large a solution is, from the anchors of gno's own hierarchy, without solving."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch_geometric.data import Data
+
+from gno.graph.sample import link_edges
+from gno.graph.segment import gather_sum_t
+from gno.physics.forms import Energy
+from gno.physics.problem import Problem
+
+# The coarse system is solved on the finest level that has at most this many unknowns.
+COARSE = 2000
+# Steps of conjugate gradients that estimate how far the coarse solution is from the bottom of its energy.
+STEPS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What the losses need of a mesh, or of a batch of meshes.
+
+    Args:
+        problem: law, parameters and conditions.
+        guess: a rough solution, from the anchors.
+        size: ``−½ r·δ``, the energy of the way from the bare boundary values to the guess.
+        lowest: estimate of the smallest energy; zero for laws that have none.
+        diagonals: per level, of the Galerkin matrix ``Pᵀ K P``; level 0 is the mesh.
+    """
+
+    problem: Problem
+    guess: Float[Tensor, "n_nodes c"]
+    size: Float[Tensor, " n_graphs"]
+    lowest: Float[Tensor, " n_graphs"]
+    diagonals: tuple[Float[Tensor, "n_level c"], ...]
+
+    @staticmethod
+    def join(parts: Sequence[Prepared]) -> Prepared:
+        """A batch."""
+        return Prepared(
+            Problem.join([part.problem for part in parts]),
+            torch.cat([part.guess for part in parts]),
+            torch.cat([part.size for part in parts]),
+            torch.cat([part.lowest for part in parts]),
+            tuple(torch.cat(level) for level in zip(*(part.diagonals for part in parts), strict=True)),
+        )
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None, non_blocking: bool = False
+    ) -> Prepared:
+        """A copy on another device or with another floating point type."""
+        guess, size, lowest, *diagonals = (
+            x.to(device=device, dtype=dtype, non_blocking=non_blocking)
+            for x in (self.guess, self.size, self.lowest, *self.diagonals)
+        )
+        return Prepared(self.problem.to(device, dtype), guess, size, lowest, tuple(diagonals))
+
+
+def prepare(problem: Problem, sample: Data) -> Prepared:
+    """Rough solution, sizes and diagonals of one mesh.
+
+    One Newton step from the bare boundary values, on the anchors alone: ``Aₛ a = −Pᵀ r``, ``Aₛ = Pᵀ K P``.
+
+    Args:
+        problem: on the mesh that the sample was made of.
+        sample: its hierarchy (``link_s``, ``log_b_s``).
+
+    Raises:
+        ValueError: a matrix that is not finite.
+    """
+    start = problem.lift(torch.zeros_like(problem.values))
+    matrix = problem.tangent(start).tocsr()
+    if not np.isfinite(matrix.data).all():
+        raise ValueError("physics: expected finite parameters, got a matrix with entries that are not")
+    c = start.shape[1]
+    bases = _bases(problem, sample, c)
+    galerkin = [basis.T @ matrix @ basis for basis in bases]
+    chosen = next((s for s, a in enumerate(galerkin) if s and a.shape[0] <= COARSE), len(bases) - 1)
+    force = problem.residual(start).numpy().ravel()
+    step = bases[chosen] @ _solved(galerkin[chosen], -(bases[chosen].T @ force))
+    guess = problem.lift(start + torch.from_numpy(step.reshape(-1, c)))
+    size, lowest = max(abs(0.5 * float(force @ step)), np.finfo(float).tiny), 0.0
+    if _has_energy(problem):
+        lowest = float(problem.energy(guess)) - _still_below(problem, guess, galerkin[0], bases[0])
+    diagonals = tuple(torch.from_numpy(_positive(abs(a.diagonal())).reshape(-1, c)) for a in galerkin)
+    return Prepared(problem, guess, torch.tensor([size]).double(), torch.tensor([lowest]).double(), diagonals)
+
+
+def per_graph(
+    values: Float[Tensor, "n_nodes c"], graph: Int[Tensor, " n_nodes"], n_graphs: int
+) -> Float[Tensor, " n_graphs"]:
+    """Sum over the nodes and components of each mesh.
+
+    >>> per_graph(torch.ones(3, 2), torch.tensor([0, 0, 1]), 2)
+    tensor([4., 2.])
+    """
+    return values.new_zeros(n_graphs).index_add(0, graph, values.sum(1))
+
+
+def dual_norm(
+    physics: Prepared, r: Float[Tensor, "n_nodes c"], batch: Data, *, first: int = 0
+) -> Float[Tensor, " n_graphs"]:
+    """``rᵀ B⁻¹ r`` of each mesh, ``B⁻¹ = Σ_s P_s D_s⁻¹ P_sᵀ`` over the levels from ``first`` up.
+
+    J. H. Bramble, J. E. Pasciak, J. Xu, Parallel multilevel preconditioners, Math. Comp. 55 (1990) 1–22. B is as large
+    as the stiffness, up to constants that do not depend on the mesh, so this is the square of the error's energy norm
+    up to a factor, and does not grow with refinement.
+
+    Args:
+        physics: of the batch. r: residual at the nodes, zero where values are given.
+        batch: with its links.
+    """
+    total = r.new_zeros(len(physics.size))
+    for s, diagonal in enumerate(physics.diagonals):
+        if s:
+            weights = batch[f"log_b_{s - 1}"].to(r.dtype).softmax(1).flatten()
+            r = gather_sum_t(r, weights, link_edges(batch, s - 1))  # type: ignore[arg-type]
+        if s >= first:
+            total = total + per_graph(r.square() / diagonal, batch[f"pos_{s}_batch"], len(total))
+    return total
+
+
+def _bases(problem: Problem, sample: Data, c: int) -> list[sp.csr_array]:
+    """Fields on the mesh, zero at given values, that the unknowns of each level stand for: columns of ``Z P_0 … P_s``."""
+    free = (~problem.fixed).numpy().ravel()
+    source = (problem.repeats.numpy()[:, None] * c + np.arange(c)).ravel()
+    n = len(free)
+    basis = sp.csr_array((free.astype(float), (np.arange(n), source)), (n, n))
+    bases = [basis]
+    for s in range(len(sample["pos_0"]) and _n_links(sample)):
+        weights = sample[f"log_b_{s}"].double().softmax(1).numpy()
+        n_fine, k = weights.shape
+        links = (np.repeat(np.arange(n_fine), k), sample[f"link_{s}"].numpy().ravel())
+        prolong = sp.csr_array((weights.ravel(), links), (n_fine, len(sample[f"pos_{s + 1}"])))
+        bases.append((bases[-1] @ sp.kron(prolong, sp.eye_array(c))).tocsr())
+    return bases
+
+
+def _n_links(sample: Data) -> int:
+    return sum(key.startswith("log_b_") for key in sample.keys())
+
+
+def _solved(matrix: sp.csr_array, right: np.ndarray) -> np.ndarray:
+    """Least squares: without given values a field without energy can be added at will."""
+    return np.linalg.lstsq(matrix.toarray(), right, rcond=1e-12)[0]
+
+
+def _still_below(problem: Problem, guess: Tensor, matrix: sp.csr_array, basis: sp.csr_array) -> float:
+    """``½ rᵀK⁻¹r``, from a few steps of conjugate gradients: how much energy there is to lose yet, nearly."""
+    from scipy.sparse.linalg import cg
+
+    right = -(basis.T @ problem.residual(guess).numpy().ravel())
+    diagonal = _positive(matrix.diagonal())
+    step, _ = cg(matrix, right, rtol=0.0, maxiter=STEPS, M=sp.diags_array(1 / diagonal))
+    return max(0.0, 0.5 * float(right @ step))
+
+
+def _has_energy(problem: Problem) -> bool:
+    return all(isinstance(law, Energy) for law in (problem.law, *(term.law for term in problem.terms)))
+
+
+def _positive(diagonal: np.ndarray) -> np.ndarray:
+    return np.where(diagonal > 0, diagonal, 1.0)

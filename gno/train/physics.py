@@ -1,0 +1,279 @@
+"""[physics] in training: problems of the meshes, given values in the output, losses without labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+import gno.graph
+from gno.graph import FieldSpec, MeshData, SampleSpec
+from gno.mesh import Mesh
+from gno.nn import NeuroScale, Output
+from gno.physics import equations, losses, weights
+from gno.physics.conditions import BoundaryTerm, Dirichlet, Neumann, Robin
+from gno.physics.forms import Energy, Law, Weak, n_components
+from gno.physics.multilevel import Prepared, prepare
+from gno.physics.problem import build_problem
+from gno.physics.quadrature import build_domain
+from gno.train.case import Case, Physics, Value, did_you_mean
+from gno.train.losses import Term
+from gno.train.normalise import Scale, columns_of, fit_scale
+
+WEIGHTINGS: Mapping[str, weights.Weighting] = {
+    "fixed": weights.Fixed(),
+    "gradient_norm": weights.GradientNorm(),
+    "inverse_dirichlet": weights.InverseDirichlet(),
+    "relobralo": weights.ReLoBRaLo(),
+}
+# What can be conserved, what it is known to be, and whether it is compared over the scales.
+CONSERVED: Mapping[str, tuple[losses.Functional, float | None, bool]] = {
+    "integral": (losses.integral, None, True),
+    "balance": (losses.balance, 0.0, False),
+    "work": (losses.work, 0.0, False),
+}
+FREE = "free"
+
+
+class Lifted(NeuroScale):
+    """The operator with given values where the batch has them, ``u = g + χ û``; coarser scales are left alone."""
+
+    def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
+        output = super().forward(batch, return_attention=return_attention)
+        if "fixed" not in batch:
+            return output
+        u = torch.where(batch.fixed, batch.given.to(output.fields[0].dtype), output.fields[0])
+        return dataclasses.replace(output, fields=(u, *output.fields[1:]))
+
+
+def collate(samples: Sequence[MeshData]) -> Batch:
+    """A ragged batch, with the physics of its meshes as one."""
+    batch = gno.graph.collate(samples)
+    if "physics" in batch:
+        batch.physics = Prepared.join(batch.physics)
+    return batch
+
+
+def law_of(physics: Physics, folder: Path) -> Law:
+    """The law that a case names: a built-in one, or ``module:name`` (a file beside the case, or importable).
+
+    Raises:
+        ValueError: no such law.
+    """
+    module, colon, name = physics.equation.rpartition(":")
+    known = vars(_module(module, folder)) if colon else vars(equations)
+    laws = {key: value for key, value in known.items() if isinstance(value, Energy | Weak)}
+    if name not in laws:
+        raise ValueError(f"physics.equation '{physics.equation}': {did_you_mean(name, sorted(laws))}")
+    return laws[name]
+
+
+def _module(name: str, folder: Path) -> Any:
+    path = folder / f"{name}.py"
+    if not path.is_file():
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"physics.equation: expected the module '{name}' or {path}, got {error}") from None
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # a .py file has a loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def dirichlet(physics: Physics) -> list[Dirichlet]:
+    """The given values of a case.
+
+    Raises:
+        ValueError: a component that is neither a number nor "free".
+    """
+    found = []
+    for name, value in physics.dirichlet.items():
+        if not isinstance(value, tuple):
+            found.append(Dirichlet(name, value))
+            continue
+        if odd := [v for v in value if isinstance(v, str) and v != FREE]:
+            raise ValueError(f"physics.dirichlet.{name}: expected numbers or '{FREE}', got '{odd[0]}'")
+        chosen = [k for k, v in enumerate(value) if v != FREE]
+        found.append(Dirichlet(name, [float(value[k]) for k in chosen], chosen))
+    return found
+
+
+def conditions(physics: Physics) -> list[Dirichlet | BoundaryTerm]:
+    """All boundary conditions of a case."""
+    flux = [Neumann(name, _given(value)) for name, value in physics.neumann.items()]
+    exchange = [Robin(name, *value) for name, value in physics.robin.items()]
+    return [*dirichlet(physics), *flux, *exchange]
+
+
+def _given(value: Value) -> Any:
+    return [float(v) for v in value] if isinstance(value, tuple) else value
+
+
+def target_specs(case: Case, spec: SampleSpec, meshes: Sequence[Mesh]) -> tuple[FieldSpec, ...]:
+    """The targets: as the first mesh has them that has any, else at the nodes with as many components as the law says.
+
+    Raises:
+        ValueError: nobody says how many components a target has, or they do not fit the law.
+    """
+    assert case.physics is not None
+    names, expected = unknowns(case), n_components(law_of(case.physics, case.data.folder), spec.dim)
+    found = []
+    for name in case.data.targets:
+        labelled = next((mesh for mesh in meshes if name in mesh.point_fields or name in mesh.cell_fields), None)
+        if labelled is not None:
+            found.append(gno.graph.sample.find_field(labelled, name))
+            continue
+        n = case.physics.components.get(name, expected if names == (name,) else None)
+        if n is None:
+            raise ValueError(f"physics.components: expected the number of components of '{name}', got none")
+        found.append(FieldSpec(name, "point", n))
+    got = sum(field.n_components for field in found if field.name in names)
+    if got != (expected or got):
+        raise ValueError(f"physics.unknowns: expected {expected} components for the equation, got {got} ({names})")
+    return tuple(found)
+
+
+def unknowns(case: Case) -> tuple[str, ...]:
+    """Names of the targets that are the unknowns of the equation, in its order."""
+    return (case.physics.unknowns if case.physics else ()) or case.data.targets
+
+
+def unknown_columns(case: Case, spec: SampleSpec) -> Tensor:
+    """Columns of the targets that are the unknowns of the equation, in its order."""
+    place = {field.name: columns for columns, field in columns_of(spec.targets)}
+    chosen = [place[name] for name in unknowns(case)]
+    return torch.tensor([k for columns in chosen for k in range(columns.start, columns.stop)])
+
+
+def with_given(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> MeshData:
+    """The sample with its given values: ``fixed`` and ``given``, (n_0, n_targets), physical units."""
+    if case.physics is None or not case.physics.dirichlet:
+        return sample
+    columns = unknown_columns(case, spec).numpy()
+    fixed, values = (np.zeros((mesh.n_nodes, len(columns)), kind) for kind in (bool, np.float64))
+    domain = build_domain(mesh)
+    for condition in dirichlet(case.physics):
+        condition.apply(mesh, domain, fixed, values)
+    sample.fixed = torch.zeros(mesh.n_nodes, spec.n_targets, dtype=torch.bool)
+    sample.given = torch.zeros(mesh.n_nodes, spec.n_targets, dtype=torch.float64)
+    sample.fixed[:, columns], sample.given[:, columns] = torch.from_numpy(fixed), torch.from_numpy(values)
+    return sample
+
+
+def with_physics(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> MeshData:
+    """The sample with all that training needs: the problem, sizes, and the floors that its reference leaves."""
+    physics = case.physics
+    assert physics is not None
+    law = law_of(physics, case.data.folder)
+    parameters = {name: _given(value) for name, value in physics.parameters.items()}
+    problem = build_problem(mesh, law, parameters, conditions(physics))
+    sample = with_given(sample, mesh, case, spec)
+    sample.physics = prepare(problem, sample)
+    sample.labelled = torch.tensor([sample.y is not None])
+    for name in physics.conserve:
+        sample[f"size_{name}"] = losses.size_of(CONSERVED[name][0], sample.physics)
+    _measure_floors(sample, case, spec)
+    if sample.y is None:
+        sample.y = torch.zeros(mesh.n_nodes, spec.n_targets)
+    return sample
+
+
+def _measure_floors(sample: MeshData, case: Case, spec: SampleSpec) -> None:
+    """What the reference of a labelled mesh leaves of each loss: ``floor_<name>``, (1,); zero without a reference."""
+    u = None if sample.y is None else sample.y[:, unknown_columns(case, spec)].double()
+    batch = collate([sample])
+    with torch.no_grad():
+        for term in _with_floor(case, None):
+            floor = torch.zeros(1).double() if u is None else term.of_field(batch, u)
+            sample[f"floor_{term.name}"] = floor.clamp(min=0)
+
+
+def _with_floor(case: Case, units: losses.Units | None) -> list[Any]:
+    """Losses that a reference has a say in; without units they measure physical fields only."""
+    physics = case.physics
+    assert physics is not None
+    found: list[Any] = [losses.Intra(units, measure_of(case), physics.coarse)] if physics.intra else []  # type: ignore[arg-type]
+    return found + [
+        losses.Conserved(name, CONSERVED[name][0], units, *CONSERVED[name][1:]) for name in physics.conserve
+    ]  # type: ignore[arg-type]
+
+
+def measure_of(case: Case) -> losses.Measure:
+    """What says how wrong a field is: the excess of its energy, or its residual."""
+    physics = case.physics
+    assert physics is not None
+    has_energy = isinstance(law_of(physics, case.data.folder), Energy)
+    if physics.loss == "energy" and not has_energy:
+        raise ValueError(f"physics.loss: expected residual, since '{physics.equation}' has no energy, got energy")
+    return losses.residual_norm if physics.loss == "residual" or not has_energy else losses.excess_energy
+
+
+def physics_terms(case: Case, spec: SampleSpec, scale: Scale) -> list[Term]:
+    """The losses that [physics] asks for."""
+    physics = case.physics
+    if physics is None:
+        return []
+    columns = unknown_columns(case, spec)
+    units = losses.Units(scale.mean[columns], scale.std[columns], columns)
+    wanted = {"intra": physics.intra, **physics.conserve}
+    terms = [Term(loss.name, loss, wanted[loss.name]) for loss in _with_floor(case, units)]
+    return terms + ([Term("inter", losses.Inter(), physics.inter)] if physics.inter else [])
+
+
+def target_scale(samples: Sequence[MeshData], spec: SampleSpec, case: Case) -> Scale:
+    """Units of the targets: of the labelled meshes, else of rough solutions on the anchors; or as the case says.
+
+    Raises:
+        ValueError: a target that nothing is known of.
+    """
+    labelled = [sample for sample in samples if is_labelled(sample)]
+    if labelled:
+        scale = fit_scale(labelled, "y", spec.targets)
+    else:
+        if odd := sorted(set(case.data.targets) - set(unknowns(case))):
+            raise ValueError(f"field '{odd[0]}': expected in some training mesh, since it is no unknown of [physics]")
+        scale = fit_scale([_guessed(sample, case, spec) for sample in samples], "y", spec.targets)
+    given = case.physics.scale if case.physics else {}
+    for columns, field in columns_of(spec.targets):
+        if field.name in given:
+            scale.std[columns] = given[field.name]
+            scale.rms[columns] = given[field.name] * field.n_components**0.5
+    return scale
+
+
+def _guessed(sample: MeshData, case: Case, spec: SampleSpec) -> MeshData:
+    y = torch.zeros(len(sample.mass_0), spec.n_targets, dtype=torch.float64)
+    y[:, unknown_columns(case, spec)] = sample.physics.guess
+    return MeshData(y=y, mass_0=sample.mass_0)
+
+
+def is_labelled(sample: MeshData) -> bool:
+    """Whether the sample has its targets."""
+    return bool(sample.labelled) if "labelled" in sample else sample.y is not None
+
+
+@torch.inference_mode()
+def physics_scores(
+    model: torch.nn.Module, samples: Sequence[MeshData], terms: Sequence[Term], batch_size: int
+) -> dict[str, float]:
+    """Validation without labels: the mean of each loss over some samples, the first one as ``score``."""
+    device = next(model.parameters()).device
+    model.eval()
+    sums = torch.zeros(len(terms), dtype=torch.float64)
+    for k in range(0, len(samples), batch_size):
+        group = samples[k : k + batch_size]
+        batch = collate(group).to(device)
+        output = model(batch)
+        sums += len(group) * torch.stack([term.loss(batch, output) for term in terms]).double().cpu()
+    values = (sums / len(samples)).tolist()
+    return {"score": values[0], **{term.name: value for term, value in zip(terms, values, strict=True)}}
