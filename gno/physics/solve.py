@@ -164,8 +164,12 @@ def constrained(problem: Problem, matrix: sp.csr_array) -> sp.csr_array:
     ).tocsr()
 
 
-def multigrid(matrix: sp.csr_array, b: np.ndarray, kernel: np.ndarray, tolerance: float) -> tuple[np.ndarray, int]:
+def multigrid(
+    matrix: sp.csr_array, b: np.ndarray, kernel: np.ndarray, tolerance: float, *, full: bool = False
+) -> tuple[np.ndarray, int]:
     """Conjugate gradients, preconditioned by smoothed aggregation; LU where the matrix turns out to be indefinite.
+
+    With ``full`` they begin with the solution on coarse levels, carried up: one F-cycle, counted as one iteration.
 
     P. Vaněk, J. Mandel, M. Brezina, Algebraic multigrid by smoothed aggregation, Computing 56 (1996) 179–196.
     """
@@ -174,14 +178,15 @@ def multigrid(matrix: sp.csr_array, b: np.ndarray, kernel: np.ndarray, tolerance
     n_nodes, c, n_modes = kernel.shape
     blocks = sp.csr_matrix(matrix) if c == 1 else sp.bsr_matrix(matrix, blocksize=(c, c))
     hierarchy = pyamg.smoothed_aggregation_solver(blocks, B=kernel.reshape(n_nodes * c, n_modes), max_coarse=200)
-    count = 0
+    count = int(full)
+    first = hierarchy.solve(b, maxiter=1, cycle="F", tol=1e-300) if full else None
 
     def note(_: np.ndarray) -> None:
         nonlocal count
         count += 1
 
     precondition = hierarchy.aspreconditioner()
-    x, failed = sp.linalg.cg(blocks, b, rtol=0, atol=tolerance, maxiter=500, M=precondition, callback=note)
+    x, failed = sp.linalg.cg(blocks, b, x0=first, rtol=0, atol=tolerance, maxiter=500, M=precondition, callback=note)
     if failed or not np.isfinite(x).all():
         return direct(matrix, b, kernel, tolerance)[0], count
     return x, count
