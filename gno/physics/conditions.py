@@ -175,9 +175,9 @@ def nodes_on(on: Where, mesh: Mesh, domain: Domain) -> Int[np.ndarray, " n"]:
 
 def boundary_nodes(domain: Domain) -> Int[np.ndarray, " n"]:
     """Nodes of the boundary's facets, mid-side nodes too."""
-    # A facet knows all nodes of its cell; the functions of those that are not on it vanish there.
+    # A facet knows all nodes of its cell; those at ``local`` are its own.
     parts = domain.facets["boundary"]
-    return np.unique(np.concatenate([p.nodes[:, p.shape.abs().amax(0) > 1e-12].cpu().numpy().ravel() for p in parts]))
+    return np.unique(np.concatenate([p.nodes[:, p.local].cpu().numpy().ravel() for p in parts]))
 
 
 def _field(mesh: Mesh, name: str) -> np.ndarray:

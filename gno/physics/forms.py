@@ -134,7 +134,7 @@ def _one_per_point(values: Tensor, u: Tensor) -> Tensor:
 
 
 class Parameters:
-    """Parameters by name at the quadrature points of some cells or facets, each evaluated when it is first asked for.
+    """Parameters by name at the quadrature points of some cells or facets.
 
     Numbers and sequences of numbers are constants. Tensors are fields at the nodes, on the cells, or per mesh of a
     batch, whichever the length of their first axis fits. Functions are called with the positions.
@@ -142,22 +142,28 @@ class Parameters:
 
     def __init__(self, values: Mapping[str, Parameter], domain: Domain, part: Quadrature) -> None:
         self.names_read: set[str] = set()
-        self._values, self._domain, self._part = values, domain, part
-        self._known: dict[str, Tensor] = {}
+        self._part = part
+        self._given = {name: _at_points(value, name, domain, part) for name, value in values.items()}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._values
+        self.names_read.add(name)
+        return name in self._given
 
     def get(self, name: str, default: float) -> Tensor | float:
         """The parameter, or a constant where it is not given."""
-        self.names_read.add(name)
-        return self[name] if name in self._values else default
+        return self[name] if name in self else default
 
     def __getitem__(self, name: str) -> Tensor:
         self.names_read.add(name)
-        if name not in self._known:
-            self._known[name] = self._evaluate(name)
-        return self._known[name]
+        part = self._part
+        if name in self._given:
+            return self._given[name]
+        if name == "h":
+            return 2 / part.gradient.square().sum((-2, -1)).sqrt()
+        if name == "normal" and isinstance(part, FacetQuadrature):
+            return part.normal
+        given = ", ".join(sorted(self._given)) or "none"
+        raise ValueError(f"parameters['{name}']: expected by the law, got {given}")
 
     def vector(self, name: str, like: Float[Tensor, "*points c"]) -> Tensor:
         """The parameter with as many components as ``like``, (c,) or (…, c); a scalar only where c is one.
@@ -172,17 +178,6 @@ class Parameters:
             expected, got = like.shape[-1], tuple(value.shape)
             raise ValueError(f"parameters['{name}']: expected {expected} components, got shape {got} at the points")
         return value
-
-    def _evaluate(self, name: str) -> Tensor:
-        part = self._part
-        if name in self._values:
-            return _at_points(self._values[name], name, self._domain, part)
-        if name == "h":
-            return 2 / part.gradient.square().sum((-2, -1)).sqrt()
-        if name == "normal" and isinstance(part, FacetQuadrature):
-            return part.normal
-        given = ", ".join(sorted(self._values)) or "none"
-        raise ValueError(f"parameters['{name}']: expected by the law, got {given}")
 
 
 def _at_points(value: Parameter, name: str, domain: Domain, part: Quadrature) -> Tensor:
