@@ -204,7 +204,8 @@ class NeuroScale(nn.Module):
 
     def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
         around = _surroundings(batch, self.config.n_levels)
-        v = self._run(self.encode, torch.cat([batch.x, batch.geometry], dim=1))  # (n_0, width)
+        # under autocast layers answer in short numbers; what they are added to is in full
+        v = self._run(self.encode, torch.cat([batch.x, batch.geometry], dim=1)).to(batch.mass_0)  # (n_0, width)
         v = self._run(self.mesh_in, v, around)
         levels, anchors, attention = self._coarsen(v, batch), v[:0], None
         if len(levels) == 1:  # the mesh alone: what the scales are measured against
@@ -241,7 +242,7 @@ class NeuroScale(nn.Module):
             share = transfer.detach().restriction_weights()
             offset = _offsets(position, moved, edges, spacing)
             upwards = [x.index_select(0, edges.perm) for x in (share, *(share * o for o in offset))]
-            v = self._run(up, v, upwards, edges.transpose())
+            v = self._run(up, v, upwards, edges.transpose()).to(mass)
             position, mass = moved, transfer.coarse_mass
         levels.append(_LevelState(v, position, mass, batch[f"pos_{len(levels)}_batch"], None))
         return levels
