@@ -46,6 +46,23 @@ def region(points: np.ndarray, triangles: np.ndarray, sets: dict[str, np.ndarray
     return Region(mesh, np.arange(mesh.n_nodes))
 
 
+def refined(coarse: Region) -> Region:
+    """Every triangle divided in four; the first nodes are those of the coarse mesh, the others halve its edges."""
+    mesh = coarse.mesh
+    i, j = mesh_edges(mesh)
+    triangles = np.concatenate([block.nodes for block in mesh.cells])
+    sides = np.sort(np.stack([triangles, np.roll(triangles, -1, axis=1)]), axis=0)
+    middle = mesh.n_nodes + np.searchsorted(i * mesh.n_nodes + j, sides[0] * mesh.n_nodes + sides[1])
+    a, b, c, ab, bc, ca = *triangles.T, *middle.T
+    parts = [np.stack(corners, axis=1) for corners in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
+    points = np.concatenate([mesh.points, (mesh.points[i] + mesh.points[j]) / 2])
+    # Two edges are the same where both their ends are.
+    ends = np.sort(coarse.unknown[np.stack([i, j])], axis=0)
+    edge = np.unique(ends, axis=1, return_inverse=True)[1].ravel()
+    unknown = np.concatenate([coarse.unknown, coarse.unknown.max() + 1 + edge])
+    return Region(Mesh(points, (CellBlock("triangle", np.concatenate(parts)),)), unknown, coarse.period)
+
+
 def holes(seed: int, spacing: float) -> Region:
     """A random smooth region of the plane with one to three holes; sets `outside` and `holes`."""
     rng = np.random.default_rng([seed, 0x401E5])

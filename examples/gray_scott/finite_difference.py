@@ -26,14 +26,14 @@ def simulate_grid(
         start: u and v at time 0; the grid's spacing is h = side / n.
         times: increasing multiples of the first positive one.
         side: length of the square's side.
-        step: largest step; stable below 0.52 h² / D_u.
+        step: largest step; stable below 0.26 h² / D_u.
 
     Raises:
         ValueError: a step that is not stable, or times that do not fit.
     """
     h = side / len(start)
     counts, tau = steps_to(times, step)
-    limit = 0.52 * h**2 / max(parameters.diffusion)
+    limit = 0.26 * h**2 / max(parameters.diffusion)
     if tau > limit:
         raise ValueError(f"step: expected at most {limit:.3g} for a spacing of {h:.3g}, got {tau:.3g}")
     diffusion, decay = np.array(parameters.diffusion), np.array(parameters.decay)

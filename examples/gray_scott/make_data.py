@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from domains import DOMAINS, Region, random_start, surface_file
+from domains import DOMAINS, Region, random_start, refined, surface_file
 from regimes import draw_extrapolation, draw_interpolation, draw_training
 from solver import Parameters, assemble, simulate
 
@@ -62,6 +62,7 @@ class Settings:
     Args:
         domain: a name in `DOMAINS`, or the file of a mesh.
         spacing: of the nodes.
+        refine: how often the solver halves that spacing; the files hold the coarse nodes.
         n_frames: frames after the start, in training.
         every: time between frames.
         step: largest time step of the solver.
@@ -69,6 +70,7 @@ class Settings:
 
     domain: str
     spacing: float = 0.02
+    refine: int = 1
     n_frames: int = 40
     every: float = 20.0
     step: float = 1.0
@@ -82,12 +84,15 @@ def trajectory(settings: Settings, split: str, seed: int) -> Iterator[Mesh]:
     """The frames of trajectory number `seed`, the start included; the same on every machine and in every process."""
     kind = SPLITS[split]
     parameters = kind.draw(np.random.default_rng([seed, 0xFEED]))
-    region = settings.region(seed)
-    start = random_start(seed, region.mesh.points, period=region.period)
+    region = solved = settings.region(seed)
+    for _ in range(settings.refine):
+        solved = refined(solved)
+    start = random_start(seed, solved.mesh.points, period=region.period)
     times = settings.every * np.arange(kind.longer * settings.n_frames + 1)
     clock = time.process_time()
-    states = simulate(assemble(region.mesh, region.unknown), parameters, start, times, step=settings.step)
-    for when, (u, v) in zip(times, (found.T for found in states), strict=True):
+    states = simulate(assemble(solved.mesh, solved.unknown), parameters, start, times.tolist(), step=settings.step)
+    frames = (state[: region.mesh.n_nodes].T for state in states)
+    for when, (u, v) in zip(times, frames, strict=True):
         constants = {"F": parameters.feed, "k": parameters.kill, "solver_seconds": time.process_time() - clock}
         yield region.mesh.replace(
             points=region.mesh.points.astype(np.float32),
@@ -141,13 +146,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to; gray_scott/<domain> by default")
     for name in ("spacing", "every", "step"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Settings, name), help="default: %(default)g")
+    parser.add_argument("--refine", type=int, default=Settings.refine, help="default: %(default)d")
     parser.add_argument("--frames", type=int, default=Settings.n_frames, help="default: %(default)d")
     for name, split in SPLITS.items():
         parser.add_argument(f"--{name}", type=int, default=split.count, help="trajectories; default: %(default)d")
     parser.add_argument("--workers", type=int, default=2, help="processes; default: %(default)d")
     options = parser.parse_args()
     domain = str(options.mesh.resolve()) if options.mesh else options.domain
-    settings = Settings(domain, options.spacing, options.frames, options.every, options.step)
+    settings = Settings(domain, options.spacing, options.refine, options.frames, options.every, options.step)
     folder = options.folder or Path("gray_scott") / Path(domain).stem
     start = time.perf_counter()
     try:

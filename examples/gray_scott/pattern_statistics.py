@@ -80,7 +80,8 @@ class PatternStatistics:
         self.wave_number = 2 * np.pi / np.geomspace(reach, 4 * width, 60)
         share = self.mass / self.mass.sum()
         rng = np.random.default_rng(0)
-        self.center = np.sort(rng.choice(mesh.n_nodes, min(n_centers, np.count_nonzero(share)), replace=False, p=share))
+        size = min(n_centers, int(np.count_nonzero(share)))
+        self.center = np.sort(rng.choice(mesh.n_nodes, size, replace=False, p=share))
         self.bin = self._bins(mesh.points, width)
 
     def _bins(self, points: np.ndarray, width: float) -> Int[np.ndarray, "n_centers n_nodes"]:
