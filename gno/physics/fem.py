@@ -70,7 +70,7 @@ class SideBasis(skfem.CellBasis):
         return {**super().default_parameters(), "n": self.normals}
 
 
-def skfem_basis(mesh: Mesh, *, n_components: int = 1, order: int | None = None) -> list[skfem.CellBasis]:
+def skfem_basis(mesh: Mesh, *, n_components: int | None = None, order: int | None = None) -> list[skfem.CellBasis]:
     """One scikit-fem basis per cell type; degree of freedom ``node * n_components + component``.
 
     Matrices assembled on the bases of a mixed mesh have one numbering and can be added. The bases serve assembly; to
@@ -78,7 +78,7 @@ def skfem_basis(mesh: Mesh, *, n_components: int = 1, order: int | None = None) 
 
     Args:
         mesh: the mesh; quadratic cells are curved as their nodes say.
-        n_components: components of the field; vectors get an ``ElementVector``.
+        n_components: components of the field, for an ``ElementVector``; by default the field is a scalar.
         order: polynomial order that the quadrature is exact for; by default that of the mass matrix.
 
     Raises:
@@ -99,14 +99,14 @@ def skfem_basis(mesh: Mesh, *, n_components: int = 1, order: int | None = None) 
 
 
 def skfem_sides(
-    mesh: Mesh, name: str = "boundary", *, n_components: int = 1, order: int | None = None
+    mesh: Mesh, name: str = "boundary", *, n_components: int | None = None, order: int | None = None
 ) -> list[SideBasis]:
     """Bases on the boundary, one per cell type and side of its cells; numbered as those of :func:`skfem_basis`.
 
     Args:
         mesh: the mesh.
         name: a point set, of which a facet is part if all its nodes are; or ``"boundary"`` for all of it.
-        n_components: components of the field.
+        n_components: as of :func:`skfem_basis`.
         order: polynomial order that the quadrature is exact for.
 
     Raises:
@@ -211,15 +211,15 @@ def from_skfem(basis: skfem.CellBasis, coefficients: Float[np.ndarray, " n_dofs"
     return Mesh(points, (CellBlock(cell_type, nodes),), fields, point_sets=point_sets, cell_sets=cell_sets)
 
 
-def _common(mesh: Mesh, points: np.ndarray, cells: Cells, n_components: int) -> dict:
+def _common(mesh: Mesh, points: np.ndarray, cells: Cells, n_components: int | None) -> dict:
     corners = cells.nodes[:, : cells.element.refdom.nnodes].T.copy()
     topology = _STRAIGHT[family(cells.type)](np.ascontiguousarray(points.T), corners, sort_t=False, validate=False)
-    element = cells.element if n_components == 1 else skfem.ElementVector(cells.element, n_components)
+    element = cells.element if n_components is None else skfem.ElementVector(cells.element, n_components)
     return {
         "mesh": topology,
         "elem": element,
         "mapping": NodeMapping(points, cells.nodes, cells.element),
-        "dofs": NodeDofs(topology, element, cells.nodes, mesh.n_nodes, n_components),
+        "dofs": NodeDofs(topology, element, cells.nodes, mesh.n_nodes, n_components or 1),
         "disable_doflocs": True,
     }
 
