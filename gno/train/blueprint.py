@@ -14,8 +14,10 @@ from gno.graph import MeshData, SampleSpec
 from gno.nn import NeuroScale, OperatorConfig
 from gno.train.case import Case
 from gno.train.checkpoint import load_tensors, pack, save_tensors, unpack
+from gno.train.dynamics import fit_normalisation, operator_sizes
 from gno.train.normalise import Normalisation, fit_scale
 from gno.train.physics import Lifted, target_scale
+from gno.train.trajectory import Trajectory
 
 # Anchors that every node may attend to at once; finer levels are heard through the links and the kernel.
 DENSE = 4096
@@ -41,8 +43,10 @@ class Blueprint:
     normalisation: Normalisation
 
     @classmethod
-    def fit(cls, case: Case, spec: SampleSpec, samples: Sequence[MeshData]) -> Blueprint:
-        """From the training samples."""
+    def fit(cls, case: Case, spec: SampleSpec, samples: Sequence[MeshData] | Sequence[Trajectory]) -> Blueprint:
+        """From the training samples, or, in time, from the training trajectories."""
+        trajectories = [sample for sample in samples if isinstance(sample, Trajectory)]
+        samples = [s for t in trajectories for s in t.samples] or [s for s in samples if isinstance(s, MeshData)]
         sizes = {
             "dim": spec.dim,
             "n_inputs": spec.n_inputs,
@@ -50,8 +54,11 @@ class Blueprint:
             "n_outputs": spec.n_targets,
             "n_levels": spec.n_levels,
             "key_level": finest_dense_level(samples),
+            **(operator_sizes(spec, case.time) if case.time else {}),
         }
         config = OperatorConfig.preset(case.model.size, **{**sizes, **case.model.operator})
+        if case.time:
+            return cls(case, spec, config, fit_normalisation(trajectories, spec, case.time.forcing))
         inputs, targets = fit_scale(samples, "x", spec.inputs), target_scale(samples, spec, case)
         return cls(case, spec, config, Normalisation(inputs, targets))
 

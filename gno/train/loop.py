@@ -57,7 +57,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.terms = model, tuple(terms)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, share: float) -> Tensor:
         output = self.model(batch)
         with torch.autocast(batch.mass_0.device.type, enabled=False):  # sums over nodes stay in full precision
             return torch.stack([term.loss(batch, output) for term in self.terms])
@@ -79,6 +79,8 @@ class Loop:
         optimiser: makes the optimiser of a module; the one that the settings name by default.
         clock: seconds that a budget of minutes is measured with; ``time.process_time`` is fair on a busy machine.
         weighting: how the weights of the terms adapt; those that the terms have are multiplied by it.
+        objective: losses of a batch and the share of the budget that is spent; those of one pass of the model by
+            default.
     """
 
     def __init__(
@@ -96,13 +98,14 @@ class Loop:
         optimiser: Optimiser | None = None,
         clock: Callable[[], float] = time.monotonic,
         weighting: Weighting | None = None,
+        objective: nn.Module | None = None,
     ) -> None:
         self.fabric, self.model, self.samples, self.terms = fabric, model, samples, tuple(terms)
         self.validate, self.settings, self.save, self.report, self.stop = validate, settings, save, report, stop
         self.optimiser = (optimiser or OPTIMISERS[settings.optimiser])(model, settings)
         for group in self.optimiser.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self.objective, self.stepper = fabric.setup(Objective(model, terms), self.optimiser)
+        self.objective, self.stepper = fabric.setup(objective or Objective(model, terms), self.optimiser)
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.weights = torch.tensor([term.weight for term in terms], device=fabric.device)
         self.weighting = weighting or Fixed()
@@ -154,7 +157,7 @@ class Loop:
         torch.manual_seed(mix(settings.seed, progress.step, self.fabric.global_rank))
         for group in self.optimiser.param_groups:
             group["lr"] = group["initial_lr"] * rate(share, settings)
-        losses = self.objective(batch)
+        losses = self.objective(batch, share)
         self.adapt(losses)
         self.fabric.backward(losses @ (self.weights * self.balance["weights"]).to(losses.dtype))
         norm: Any = self.fabric.clip_gradients(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,37 +12,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gno.graph import MeshData, SampleSpec, build_sample
-from gno.mesh import Mesh, read
+from gno.graph import MeshData, build_sample
+from gno.mesh import Mesh
 from gno.train.blueprint import Blueprint
-from gno.train.case import SPLITS, Case, split_items
-from gno.train.evaluate import Evaluation, Row, relative_errors, score_names, validation_scores
+from gno.train.case import Case
+from gno.train.evaluate import Evaluation, Row, relative_errors
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Progress
-from gno.train.losses import Term, data_terms
 from gno.train.optimisers import Optimiser
-from gno.train.physics import (
-    WEIGHTINGS,
-    is_labelled,
-    physics_scores,
-    physics_terms,
-    target_specs,
-    with_given,
-    with_physics,
-)
-from gno.train.predict import Prediction, answers, in_precision, prediction
+from gno.train.physics import WEIGHTINGS, is_labelled, with_given
+from gno.train.predict import Prediction, answers, prediction
 from gno.train.report import Report
-from gno.train.samples import load_samples
+from gno.train.sources import Source, check_no_leak, fit_spec, mesh_of, samples_of, split_meshes, trajectories_of
+from gno.train.task import Terms, task_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from gno.physics.weights import Weighting
 
-Terms = Callable[[Sequence[Term], Blueprint], Sequence[Term]]
-Source = Path | Mesh
-# Fields, sets and lengths of a case are read off at most this many training meshes.
-MESHES_FOR_SPEC = 32
 PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
 
 
@@ -98,10 +85,14 @@ def train(
         before[0].trained(before[1]["model"], last)
     spec = before[0].spec if before else fit_spec(case, sources["train"])
     with fabric.rank_zero_first():
-        samples = {
-            key: samples_of(sources[key], spec, case, progress, to_train=True) for key in ("train", "validation")
+        samples: dict[str, list[Any]] = {
+            key: trajectories_of(sources[key], spec, case, progress)
+            if case.time
+            else samples_of(sources[key], spec, case, progress, to_train=True)
+            for key in ("train", "validation")
         }
-    check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
+    if not case.time:
+        check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
     fresh = Blueprint.fit(case, spec, samples["train"])
     blueprint = dataclasses.replace(before[0], case=case) if before else fresh
     restored = (before[1], Progress(**before[2])) if before else None
@@ -112,7 +103,7 @@ def train(
 def _run_loop(
     fabric: Fabric,
     blueprint: Blueprint,
-    samples: Mapping[str, Sequence[MeshData]],
+    samples: Mapping[str, Sequence[Any]],
     directory: Path,
     restored: tuple[Any, Progress] | None,
     optimiser: Optimiser | None,
@@ -122,32 +113,26 @@ def _run_loop(
     weighting: Weighting | None,
 ) -> None:
     settings = blueprint.case.training
-    dtype = torch.float64 if settings.precision == "64" else torch.float32
-    ready = {
-        key: [in_precision(blueprint.normalisation.apply(sample), dtype) for sample in values]
-        for key, values in samples.items()
-    }
-    terms = terms_of(blueprint, samples["train"])
-    terms = list(compose(terms, blueprint)) if compose else terms
+    model = blueprint.model(settings.seed)
+    task = task_of(blueprint, samples, model, compose)
     if weighting is None and blueprint.case.physics:
         weighting = WEIGHTINGS[blueprint.case.physics.weights]
-    validate, scores = validation(blueprint, ready["validation"], terms)
     report = Report(
         directory if fabric.is_global_zero else None,
         settings,
-        [term.name for term in terms],
-        scores,
+        [term.name for term in task.terms],
+        task.scores,
         step=restored[1].step if restored else 0,
-        n_samples=len(ready["train"]),
+        n_samples=len(task.samples),
         bar=bar,
     )
     with Stop() as stop, report:
         loop = Loop(
             fabric,
-            blueprint.model(settings.seed),
-            ready["train"],
-            terms,
-            validate,
+            model,
+            task.samples,
+            task.terms,
+            task.validate,
             settings,
             save=lambda name, parts, state: blueprint.save(directory / f"{name}.safetensors", parts, state),
             report=report,
@@ -155,6 +140,7 @@ def _run_loop(
             optimiser=optimiser,
             clock=clock,
             weighting=weighting,
+            objective=task.objective,
         )
         if restored:
             loop.restore(*restored)
@@ -167,34 +153,6 @@ def _run_loop(
 
         draw_curves(directory / "log.csv", directory / "curves.png")
     fabric.barrier()
-
-
-def terms_of(blueprint: Blueprint, samples: Sequence[MeshData]) -> list[Term]:
-    """The losses that a case asks for: of the data, where there are any, and of the physics."""
-    case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
-    labelled = any(is_labelled(sample) for sample in samples)
-    data = data_terms(spec.targets, scale, coarse_weight=case.training.coarse_weight) if labelled else []
-    return [*data, *physics_terms(case, spec, scale)]
-
-
-def validation(
-    blueprint: Blueprint, samples: Sequence[MeshData], terms: Sequence[Term]
-) -> tuple[Callable[[nn.Module], dict[str, float]], list[str]]:
-    """What scores a model, and the names of its scores: errors on labelled meshes, else the losses of the physics."""
-    spec, batch_size = blueprint.spec, blueprint.case.training.batch_size
-    labelled = [sample for sample in samples if is_labelled(sample)]
-    if samples and not labelled:
-        physical = [term for term in terms if term.name not in blueprint.case.data.targets]
-        score = functools.partial(physics_scores, samples=samples, terms=physical, batch_size=batch_size)
-        return score, ["score", *(term.name for term in physical)]
-    errors = functools.partial(
-        validation_scores,
-        samples=labelled,
-        fields=spec.targets,
-        scale=blueprint.normalisation.targets,
-        batch_size=batch_size,
-    )
-    return errors, score_names(spec.targets, spec.n_levels) if labelled else []
 
 
 def launch(case: Case) -> Fabric:
@@ -215,100 +173,19 @@ def launch(case: Case) -> Fabric:
     return fabric
 
 
-def split_meshes(case: Case, meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None) -> dict[str, list[Source]]:
-    """Files or meshes of each split.
-
-    Raises:
-        ValueError: no training data, or an unknown split.
-    """
-    if meshes is None:
-        return {key: list(paths) for key, paths in case.data.paths().items()}
-    if not isinstance(meshes, Mapping):
-        return split_items(meshes, case.data.split, case.data.seed)
-    if unknown := set(meshes) - set(SPLITS):
-        raise ValueError(f"meshes: expected keys {', '.join(SPLITS)}, got '{min(unknown)}'")
-    splits: dict[str, list[Source]] = {key: list(meshes.get(key, ())) for key in SPLITS}
-    if not splits["train"]:
-        raise ValueError("meshes['train']: expected at least one mesh, got none")
-    return splits
-
-
-def fit_spec(case: Case, sources: Sequence[Source]) -> SampleSpec:
-    """Fields, unit and spacings, from some of the training meshes at even distances in the list."""
-    stride = -(-len(sources) // MESHES_FOR_SPEC)
-    meshes = [mesh_of(source) for source in sources[::stride]]
-    spec = SampleSpec.fit(
-        meshes,
-        inputs=case.data.inputs,
-        targets=() if case.physics else case.data.targets,
-        log=case.data.log,
-        sets=case.data.sets,
-        **case.model.hierarchy,
-    )
-    return dataclasses.replace(spec, targets=target_specs(case, spec, meshes)) if case.physics else spec
-
-
-def mesh_of(source: Source | str) -> Mesh:
-    """The mesh itself, or read from its file."""
-    return source if isinstance(source, Mesh) else read(source)
-
-
-def samples_of(
-    sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False, *, to_train: bool = False
-) -> list[MeshData]:
-    """Raw samples with targets, of files (cached as the case says) or meshes; ``to_train`` adds the physics.
-
-    With physics, meshes to train on need no targets.
-
-    Raises:
-        ValueError: a mesh without one of the targets.
-    """
-    files = [source for source in sources if isinstance(source, Path)]
-    cache = case.data.folder / case.data.cache / "samples" if case.data.cache else None
-    built = iter(load_samples(files, spec, cache=cache, bar=bar))
-    samples = [build_sample(source, spec) if isinstance(source, Mesh) else next(built) for source in sources]
-    if case.physics and to_train:
-        pairs = zip(samples, sources, strict=True)
-        return [with_physics(sample, mesh_of(source), case, spec) for sample, source in pairs]
-    for source, sample in zip(sources, samples, strict=True):
-        if sample.y is None:
-            for field in spec.targets:
-                field.values(mesh_of(source))  # raises, and says what is there
-        if case.physics:
-            with_given(sample, mesh_of(source), case, spec)
-    return samples
-
-
-def check_no_leak(samples: Sequence[MeshData], spec: SampleSpec) -> None:
-    """No input may be a copy of a target under another name.
-
-    Raises:
-        ValueError: an input column equals a target column in every training mesh, and is not constant.
-    """
-    inputs = [field.name for field in spec.inputs for _ in range(field.n_components)]
-    targets = [field.name for field in spec.targets for _ in range(field.n_components)]
-    for i, source in enumerate(inputs):
-        for j, target in enumerate(targets):
-            same = all(torch.equal(sample.x[:, i], sample.y[:, j]) for sample in samples)
-            if same and any(sample.y[:, j].min() < sample.y[:, j].max() for sample in samples):
-                raise ValueError(
-                    f"data.inputs: expected no target, got '{source}', which equals '{target}' in every mesh"
-                )
-
-
 def check_same_case(before: Case, now: Case, directory: Path) -> None:
     """A resumed run keeps its data and model; budget, rate and device may change.
 
     Raises:
         ValueError: names the key that differs.
     """
-    for part in ("data", "model", "physics"):
+    for part in ("data", "model", "physics", "time"):
         old, new = ({} if (p := getattr(c, part)) is None else p.model_dump() for c in (before, now))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ValueError(
                     f"{part}.{key}: expected {old.get(key)!r} as in the run in {directory}, got {new.get(key)!r}; "
-                    "a run is resumed with the same data, model and physics"
+                    "a run is resumed with the same data, model, physics and time"
                 )
 
 

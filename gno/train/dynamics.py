@@ -1,0 +1,334 @@
+"""Dynamics: an operator that predicts rates of change, stepped through time; how it is trained.
+
+    u_{n+1} = u_n + Δt r û(u_n, …, u_{n−h+1}; inputs; forcing at both ends of the step; Δt, parameters)
+
+r is the usual rate of each field, fitted on the training trajectories. The operator that returns zero leaves the state
+as it is, to the bit, and the smaller the step the smaller the change. Δt and the parameters of a whole mesh reach every
+scale through FiLM.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+
+from gno.graph import SampleSpec, collate
+from gno.nn import Output
+from gno.train.case import Time
+from gno.train.losses import Term
+from gno.train.normalise import Normalisation, Scale, columns_of, fit_scale
+from gno.train.trajectory import Trajectory, state_columns
+
+# Validation rolls out at most so many steps.
+VALIDATION_STEPS = 30
+
+
+class Evolution(nn.Module):
+    """The operator as a step in time, on normalised states z = (u − mean) / spread.
+
+    Args:
+        operator: maps a batch to rates, û.
+        normalisation: of inputs, rates (``targets``), states and log Δt.
+        spec: its targets are the states.
+        forcing: names of the inputs that change with time.
+    """
+
+    gain: Tensor
+    log_step: Tensor
+
+    def __init__(
+        self, operator: nn.Module, normalisation: Normalisation, spec: SampleSpec, forcing: Sequence[str]
+    ) -> None:
+        super().__init__()
+        assert normalisation.states is not None and normalisation.step is not None
+        self.operator = operator
+        self.forced = state_columns(spec, forcing)
+        self.globals = global_columns(spec, forcing)
+        # in the precision of the operator: there are devices without float64
+        dtype = next((weight.dtype for weight in operator.parameters()), torch.float64)
+        gain = normalisation.targets.std / normalisation.states.std
+        self.register_buffer("gain", gain.to(dtype), persistent=False)
+        step = torch.cat([normalisation.step.mean, normalisation.step.std])
+        self.register_buffer("log_step", step.to(dtype), persistent=False)
+
+    def batch(
+        self,
+        mesh: Batch,
+        past: Float[Tensor, "n history c"],
+        forcing: Float[Tensor, "n 2 f"],
+        steps: Float[Tensor, "n_graphs history"],
+    ) -> Batch:
+        """What the operator reads for one step.
+
+        Args:
+            mesh: batch of meshes with normalised inputs x.
+            past: the latest states, oldest first.
+            forcing: at the beginning and at the end of the step.
+            steps: Δt between the states of the past, and the one to take last, in the user's unit.
+        """
+        ready, x = copy.copy(mesh), mesh.x
+        if self.forced:
+            x = x.clone()
+            x[:, self.forced] = forcing[:, 0]
+        x = torch.cat([x, forcing[:, 1], past.flatten(1)], dim=1)
+        mean, std = self.log_step.to(x.dtype)
+        parameters = x.index_select(0, mesh.ptr[:-1])[:, self.globals]
+        ready.x, ready.parameters = x, torch.cat([parameters, (steps.log().to(x.dtype) - mean) / std], dim=1)
+        return ready
+
+    def change(self, steps: Float[Tensor, " n_graphs"], mesh: Batch, dtype: torch.dtype) -> Float[Tensor, "n c"]:
+        """The usual change of each state over a step, in units of its spread: what û is multiplied by."""
+        return self.gain.to(dtype) * steps.to(dtype).index_select(0, mesh.batch)[:, None]
+
+
+def global_columns(spec: SampleSpec, forcing: Sequence[str]) -> list[int]:
+    """Columns of (x, forcing at the end of the step) that are one number for the whole mesh."""
+    columns = [(field, k) for c, field in columns_of(spec.inputs) for k in range(c.start, c.stop)]
+    here = [k for field, k in columns if field.location == "global"]
+    ends = [field for field, _ in columns if field.name in forcing]
+    return here + [spec.n_inputs + k for k, field in enumerate(ends) if field.location == "global"]
+
+
+def operator_sizes(spec: SampleSpec, time: Time) -> dict[str, int]:
+    """Columns that the operator of a case in time reads, and what it is conditioned on."""
+    n_forcing = len(state_columns(spec, time.forcing))
+    return {
+        "n_inputs": spec.n_inputs + n_forcing + time.history * spec.n_targets,
+        "n_globals": len(global_columns(spec, time.forcing)) + time.history,
+    }
+
+
+def fit_normalisation(
+    trajectories: Sequence[Trajectory], spec: SampleSpec, forcing: Sequence[str] = ()
+) -> Normalisation:
+    """The scales of inputs, rates, states and steps, from the training trajectories only.
+
+    Raises:
+        ValueError: no trajectory has two frames.
+    """
+    frames = [_frame(t, k, t.states[k]) for t in trajectories for k in range(len(t))]
+    rates = [_frame(t, k, _rate(t, k)) for t in trajectories for k in range(1, len(t))]
+    if not rates:
+        raise ValueError("data.train: expected trajectories of at least two frames, got single frames")
+    samples = [sample for t in trajectories for sample in t.samples]
+    steps = torch.cat([t.times.diff() for t in trajectories]).log()
+    spread = steps.std(correction=0)
+    step = Scale(
+        steps.mean()[None], torch.where(spread > 1e-6, spread, torch.ones_like(spread))[None], steps.exp().mean()[None]
+    )
+    targets = fit_scale(rates, "y", spec.targets)
+    zero, rms = torch.zeros_like(targets.mean), targets.rms.clone()
+    std = torch.cat([rms[c] / f.n_components**0.5 for c, f in columns_of(spec.targets)])
+    inputs = _with_forcing(fit_scale(samples, "x", spec.inputs), trajectories, spec, forcing)
+    return Normalisation(inputs, Scale(zero, std, rms), fit_scale(frames, "y", spec.targets), step)
+
+
+def _with_forcing(inputs: Scale, trajectories: Sequence[Trajectory], spec: SampleSpec, forcing: Sequence[str]) -> Scale:
+    """The scale of the inputs with the columns of the forcing fitted on all frames, not on the first alone."""
+    if not forcing:
+        return inputs
+    frames = [_frame(t, k, t.forcing[k]) for t in trajectories for k in range(len(t))]
+    scale = fit_scale(frames, "y", [field for field in spec.inputs if field.name in forcing])
+    columns = torch.tensor(state_columns(spec, forcing))
+    return Scale(*(getattr(inputs, n).index_copy(0, columns, getattr(scale, n)) for n in ("mean", "std", "rms")))
+
+
+def _frame(trajectory: Trajectory, k: int, values: Tensor) -> Data:
+    return Data(y=values, mass_0=trajectory.sample(k).mass_0)
+
+
+def _rate(trajectory: Trajectory, k: int) -> Float[Tensor, "n c"]:
+    before = trajectory.past(k - 1, k)[:, 0]
+    return (trajectory.states[k] - before) / (trajectory.times[k] - trajectory.times[k - 1])
+
+
+def longest_horizon(trajectories: Sequence[Trajectory], time: Time) -> int:
+    """Steps that can be unrolled in every trajectory: one where a mesh changes.
+
+    Raises:
+        ValueError: a trajectory without a single step.
+    """
+    shortest = min(trajectories, key=len)
+    if len(shortest) <= time.history:
+        raise ValueError(
+            f"{shortest.source}: expected at least {time.history + 1} frames for time.history = {time.history}, "
+            f"got {len(shortest)}"
+        )
+    changes = any(trajectory.changes for trajectory in trajectories)
+    return 1 if changes else min(time.unroll, len(shortest) - time.history)
+
+
+class Unrolled(nn.Module):
+    """The losses of a rollout whose length grows during training; gradients pass through its last steps.
+
+    Every step asks the operator for the rate that leads from where the rollout is to the next true state, so errors
+    that it made before, and noise, are to be undone. With ``gradient = 1`` this is the pushforward of Brandstetter et
+    al. 2022, Message Passing Neural PDE Solvers, section 3.1; noise as in Sanchez-Gonzalez et al. 2020, Learning to
+    Simulate Complex Physics with Graph Networks.
+
+    Args:
+        evolution: a step in time.
+        terms: losses of (batch, output), as for a steady operator; the batch has the rates wanted as ``y``.
+        time: length, gradient and noise.
+        longest: steps that the windows allow.
+    """
+
+    def __init__(self, evolution: Evolution, terms: Sequence[Term], time: Time, longest: int) -> None:
+        super().__init__()
+        self.evolution, self.terms, self.time, self.longest = evolution, tuple(terms), time, longest
+
+    def horizon(self, share: float) -> int:
+        """Steps to unroll when a share of the budget is spent: 1 at first, growing evenly to the longest."""
+        return min(self.longest, 1 + int(share * self.longest))
+
+    def forward(self, batch: Batch, share: float = 1.0) -> Float[Tensor, " n_terms"]:
+        n_steps, history = self.horizon(share), self.time.history
+        first = n_steps - min(n_steps, self.time.gradient)  # from this step on there is a gradient
+        past, losses = batch.past, []
+        for k in range(n_steps):
+            steps = batch.steps[:, k : k + history]
+            change = self.evolution.change(steps[:, -1], batch, past.dtype)
+            if k == 0 and self.time.noise:
+                past = past + self.time.noise * change[:, None] * torch.randn_like(past)
+            ready = self.evolution.batch(batch, past, batch.forcing[:, k : k + 2], steps)
+            with torch.set_grad_enabled(k >= first):
+                output = self.evolution.operator(ready)
+            ready.y = (batch.future[:, k] - past[:, -1].detach()) / change
+            if k >= first:
+                losses.append(self.losses(ready, output))
+            if k + 1 < n_steps:
+                state = past[:, -1] + change * output.fields[0].to(past.dtype)
+                past = torch.cat([past[:, 1:], state[:, None]], dim=1)
+        return torch.stack(losses).mean(0)
+
+    def losses(self, batch: Batch, output: Output) -> Float[Tensor, " n_terms"]:
+        """Of one step; sums over nodes stay in full precision."""
+        with torch.autocast(batch.mass_0.device.type, enabled=False):
+            return torch.stack([term.loss(batch, output) for term in self.terms])
+
+
+@torch.no_grad()
+def rolled(
+    evolution: Evolution,
+    mesh: Batch,
+    past: Float[Tensor, "n history c"],
+    forcing: Float[Tensor, "n n_frames f"],
+    steps: Float[Tensor, "n_graphs n_steps"],
+    spread: Scale,
+) -> Iterator[Tensor]:
+    """The states that follow, one after the other, in physical units; nothing here waits for the device.
+
+    Args:
+        evolution: a step in time, in evaluation mode.
+        mesh: batch of meshes with normalised inputs.
+        past: physical states, oldest first; in float64 the rollout is the same however often it is stopped.
+        forcing: normalised, from the last frame of the past on.
+        steps: Δt between all frames, those of the past first.
+        spread: scale of the states.
+
+    Yields:
+        States (n, c), in the precision of ``past``.
+    """
+    history, dtype = past.shape[1], mesh.x.dtype
+    mean, std = spread.mean.to(past), spread.std.to(past)
+    for k in range(steps.shape[1] - history + 1):
+        dt = steps[:, k : k + history]
+        ready = evolution.batch(mesh, ((past - mean) / std).to(dtype), forcing[:, k : k + 2], dt)
+        rate = evolution.operator(ready).fields[0].to(past.dtype)
+        state = past[:, -1] + evolution.change(dt[:, -1], mesh, past.dtype) * std * rate
+        past = torch.cat([past[:, 1:], state[:, None]], dim=1)
+        yield state
+
+
+@torch.no_grad()
+def rolled_along(
+    evolution: Evolution, trajectory: Trajectory, time: Time, n_steps: int, spread: Scale, device: torch.device
+) -> Iterator[Tensor]:
+    """The states that follow the first frames of a normalised trajectory, on the mesh of each; see :func:`rolled`."""
+    h, dtype = time.history, precision(device)
+    past = spread.decode(trajectory.past(0, h)).to(device, dtype)
+    if not trajectory.changes:
+        mesh = collate([trajectory.samples[0]]).to(device)
+        forcing = trajectory.past(h - 1, h + n_steps, trajectory.forcing).to(device)
+        yield from rolled(
+            evolution,
+            mesh,
+            past,
+            forcing,
+            trajectory.times.diff()[None].to(device, dtype)[:, : h - 1 + n_steps],
+            spread,
+        )
+        return
+    for k in range(n_steps):
+        window = trajectory.window(k, h, 1)
+        move = trajectory.moves[h + k - 1]
+        past = past if move is None or k == 0 else move.to(device)(past)
+        mesh, forcing = collate([trajectory.samples[h + k]]).to(device), window.forcing.to(device)
+        state = next(rolled(evolution, mesh, past, forcing, window.steps.to(device, dtype), spread))
+        past = torch.cat([past[:, 1:], state[:, None]], dim=1)
+        yield state
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """What states are kept in: as exact as the device can."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class RolloutScores:
+    """Validation of a model in training: relative errors of whole rollouts, and of their first step.
+
+    Args:
+        trajectories: normalised, of the validation files.
+        normalisation, spec, time: how the case sees them.
+    """
+
+    def __init__(
+        self, trajectories: Sequence[Trajectory], normalisation: Normalisation, spec: SampleSpec, time: Time
+    ) -> None:
+        self.trajectories = [t for t in trajectories if len(t) > time.history]
+        self.normalisation, self.spec, self.time = normalisation, spec, time
+
+    @property
+    def names(self) -> list[str]:
+        """Of the scores."""
+        fields = [field.name for field in self.spec.targets]
+        return ["score", *fields, *(f"{name} one step" for name in fields)] if self.trajectories else []
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        if not self.trajectories:
+            return {}
+        model.eval()
+        evolution = Evolution(model, self.normalisation, self.spec, self.time.forcing)
+        device = next(model.parameters()).device
+        rows = [self._errors(evolution.to(device), t, device) for t in self.trajectories]
+        mean = torch.stack([row.mean(0) for row in rows]).mean(0).tolist()
+        first = torch.stack([row[0] for row in rows]).mean(0).tolist()
+        names = [field.name for field in self.spec.targets]
+        one_step = {f"{name} one step": value for name, value in zip(names, first, strict=True)}
+        return {"score": statistics.fmean(mean), **dict(zip(names, mean, strict=True)), **one_step}
+
+    def _errors(
+        self, evolution: Evolution, trajectory: Trajectory, device: torch.device
+    ) -> Float[Tensor, "n_steps n_fields"]:
+        scale, h = self.normalisation.states, self.time.history
+        assert scale is not None
+        n_steps = min(VALIDATION_STEPS, len(trajectory) - h)
+        rows = []
+        for k, u in enumerate(rolled_along(evolution, trajectory, self.time, n_steps, scale, device)):
+            truth = scale.decode(trajectory.states[h + k]).to(u)
+            mass = trajectory.sample(h + k).mass_0.to(u)
+            rows.append(torch.stack([relative(u[:, c], truth[:, c], mass) for c, _ in columns_of(self.spec.targets)]))
+        # a rollout that diverged is a large error, not a number that no comparison is true for
+        return torch.stack(rows).nan_to_num(nan=1e9, posinf=1e9).clamp(max=1e9).cpu()
+
+
+def relative(u: Float[Tensor, "n c"], truth: Float[Tensor, "n c"], mass: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """``√(Σ m |u − y|² / Σ m |y|²)``; nothing is expected of a field that is zero and predicted so."""
+    error2, size2 = (mass @ (u - truth).square().sum(1)), (mass @ truth.square().sum(1))
+    return torch.where(error2 > 0, (error2 / size2).sqrt(), 0.0)

@@ -1,0 +1,132 @@
+"""Where samples come from: files or meshes in memory, split, read, and cached."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from gno.graph import MeshData, SampleSpec, build_sample
+from gno.mesh import Mesh, read, read_series
+from gno.train.case import SPLITS, Case, split_items
+from gno.train.physics import target_specs, with_given, with_physics
+from gno.train.samples import load_samples
+from gno.train.trajectory import Trajectory, build_trajectory, load_trajectories
+
+# A file, a mesh, or, in time, the frames of a series.
+Source = Path | Mesh | Sequence[Mesh]
+# Fields, sets and lengths of a case are read off at most this many training meshes.
+MESHES_FOR_SPEC = 32
+
+
+def split_meshes(case: Case, meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None) -> dict[str, list[Source]]:
+    """Files or meshes of each split.
+
+    Raises:
+        ValueError: no training data, or an unknown split.
+    """
+    if meshes is None:
+        return {key: list(paths) for key, paths in case.paths().items()}
+    if not isinstance(meshes, Mapping):
+        return split_items(meshes, case.data.split, case.data.seed)
+    if unknown := set(meshes) - set(SPLITS):
+        raise ValueError(f"meshes: expected keys {', '.join(SPLITS)}, got '{min(unknown)}'")
+    splits: dict[str, list[Source]] = {key: list(meshes.get(key, ())) for key in SPLITS}
+    if not splits["train"]:
+        raise ValueError("meshes['train']: expected at least one mesh, got none")
+    return splits
+
+
+def fit_spec(case: Case, sources: Sequence[Source]) -> SampleSpec:
+    """Fields, unit and spacings, from some of the training meshes at even distances in the list."""
+    stride = -(-len(sources) // MESHES_FOR_SPEC)
+    meshes = [mesh_of(source) for source in sources[::stride]]
+    spec = SampleSpec.fit(
+        meshes,
+        inputs=case.data.inputs,
+        targets=() if case.physics else case.data.targets,
+        log=case.data.log,
+        sets=case.data.sets,
+        **case.model.hierarchy,
+    )
+    return dataclasses.replace(spec, targets=target_specs(case, spec, meshes)) if case.physics else spec
+
+
+def mesh_of(source: Source | str) -> Mesh:
+    """The mesh itself, or read from its file; the first frame of a series in memory, or of numbered files."""
+    if isinstance(source, Mesh):
+        return source
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        return source[0]
+    return read_series(source)[0] if "*" in Path(source).name else read(source)
+
+
+def samples_of(
+    sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False, *, to_train: bool = False
+) -> list[MeshData]:
+    """Raw samples with targets, of files (cached as the case says) or meshes; ``to_train`` adds the physics.
+
+    With physics, meshes to train on need no targets.
+
+    Raises:
+        ValueError: a mesh without one of the targets.
+    """
+    files = [source for source in sources if isinstance(source, Path)]
+    cache = case.data.folder / case.data.cache / "samples" if case.data.cache else None
+    built = iter(load_samples(files, spec, cache=cache, bar=bar))
+    samples = [build_sample(source, spec) if isinstance(source, Mesh) else next(built) for source in sources]
+    if case.physics and to_train:
+        pairs = zip(samples, sources, strict=True)
+        return [with_physics(sample, mesh_of(source), case, spec) for sample, source in pairs]
+    for source, sample in zip(sources, samples, strict=True):
+        if sample.y is None:
+            for field in spec.targets:
+                field.values(mesh_of(source))  # raises, and says what is there
+        if case.physics:
+            with_given(sample, mesh_of(source), case, spec)
+    return samples
+
+
+def trajectories_of(sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False) -> list[Trajectory]:
+    """Raw trajectories of series in files (cached as the case says) or in memory.
+
+    Raises:
+        ValueError: a series that does not fit the case.
+    """
+    time = case.time
+    assert time is not None
+    files = [source for source in sources if isinstance(source, Path)]
+    cache = case.data.folder / case.data.cache / "samples" if case.data.cache else None
+    found = iter(load_trajectories(files, spec, time.forcing, stride=time.stride, step=time.step, cache=cache, bar=bar))
+    return [
+        next(found)
+        if isinstance(source, Path)
+        else build_trajectory(frames_of(source)[:: time.stride], spec, time.forcing, step=time.step)
+        for source in sources
+    ]
+
+
+def frames_of(source: Source | str) -> Sequence[Mesh]:
+    """The frames of a series, read when asked for; a mesh is a series of one."""
+    if isinstance(source, Mesh):
+        return [source]
+    return source if isinstance(source, Sequence) and not isinstance(source, str) else read_series(source)
+
+
+def check_no_leak(samples: Sequence[MeshData], spec: SampleSpec) -> None:
+    """No input may be a copy of a target under another name.
+
+    Raises:
+        ValueError: an input column equals a target column in every training mesh, and is not constant.
+    """
+    inputs = [field.name for field in spec.inputs for _ in range(field.n_components)]
+    targets = [field.name for field in spec.targets for _ in range(field.n_components)]
+    for i, source in enumerate(inputs):
+        for j, target in enumerate(targets):
+            same = all(torch.equal(sample.x[:, i], sample.y[:, j]) for sample in samples)
+            if same and any(sample.y[:, j].min() < sample.y[:, j].max() for sample in samples):
+                raise ValueError(
+                    f"data.inputs: expected no target, got '{source}', which equals '{target}' in every mesh"
+                )

@@ -1,0 +1,102 @@
+"""Task: what a training learns from, its losses and its scores; of a steady case, or of one in time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from gno.graph import MeshData
+from gno.train.blueprint import Blueprint
+from gno.train.dynamics import Evolution, RolloutScores, Unrolled, longest_horizon
+from gno.train.evaluate import score_names, validation_scores
+from gno.train.loop import Objective
+from gno.train.losses import Term, data_terms
+from gno.train.physics import is_labelled, physics_scores, physics_terms
+from gno.train.predict import in_precision
+from gno.train.trajectory import Windows, state_columns
+
+# What is minimised, of the terms that a case asks for.
+Terms = Callable[[Sequence[Term], Blueprint], Sequence[Term]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One training without its loop.
+
+    Args:
+        samples: normalised; windows of trajectories in time.
+        terms: the losses; their weighted sum is minimised.
+        objective: all losses of a batch, for the share of the budget that is spent.
+        validate: scores of a model by name.
+        scores: these names.
+    """
+
+    samples: Sequence[MeshData]
+    terms: Sequence[Term]
+    objective: nn.Module
+    validate: Callable[[nn.Module], dict[str, float]]
+    scores: Sequence[str]
+
+
+def task_of(blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, compose: Terms | None = None) -> Task:
+    """What a case asks for.
+
+    Args:
+        samples: raw samples, or trajectories in time, of ``train`` and ``validation``.
+        model: the operator to train.
+        compose: what to minimise, of the terms that the case asks for; these themselves by default.
+    """
+    wanted = terms_of(blueprint, samples["train"])
+    terms = list(compose(wanted, blueprint)) if compose else wanted
+    dtype = torch.float64 if blueprint.case.training.precision == "64" else torch.float32
+    if blueprint.case.time:
+        return _in_time(blueprint, samples, model, terms, dtype)
+    normalise = blueprint.normalisation.apply
+    ready = {key: [in_precision(normalise(sample), dtype) for sample in values] for key, values in samples.items()}
+    return Task(ready["train"], terms, Objective(model, terms), *validation(blueprint, ready["validation"], terms))
+
+
+def _in_time(
+    blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, terms: Sequence[Term], dtype: torch.dtype
+) -> Task:
+    spec, normalisation, time = blueprint.spec, blueprint.normalisation, blueprint.case.time
+    assert time is not None
+    forced = state_columns(spec, time.forcing)
+    ready = {key: [t.normalised(normalisation, forced, dtype) for t in values] for key, values in samples.items()}
+    longest = longest_horizon(ready["train"], time)
+    objective = Unrolled(Evolution(model, normalisation, spec, time.forcing), terms, time, longest)
+    scores = RolloutScores(ready["validation"], normalisation, spec, time)
+    return Task(Windows(ready["train"], time.history, longest), terms, objective, scores, scores.names)
+
+
+def terms_of(blueprint: Blueprint, samples: Sequence[Any]) -> list[Term]:
+    """The losses that a case asks for: of the data, where there are any, and of the physics."""
+    case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
+    labelled = case.time is not None or any(is_labelled(sample) for sample in samples)
+    data = data_terms(spec.targets, scale, coarse_weight=case.training.coarse_weight) if labelled else []
+    return [*data, *physics_terms(case, spec, scale)]
+
+
+def validation(
+    blueprint: Blueprint, samples: Sequence[MeshData], terms: Sequence[Term]
+) -> tuple[Callable[[nn.Module], dict[str, float]], list[str]]:
+    """What scores a model, and the names of its scores: errors on labelled meshes, else the losses of the physics."""
+    spec, batch_size = blueprint.spec, blueprint.case.training.batch_size
+    labelled = [sample for sample in samples if is_labelled(sample)]
+    if samples and not labelled:
+        physical = [term for term in terms if term.name not in blueprint.case.data.targets]
+        score = functools.partial(physics_scores, samples=samples, terms=physical, batch_size=batch_size)
+        return score, ["score", *(term.name for term in physical)]
+    errors = functools.partial(
+        validation_scores,
+        samples=labelled,
+        fields=spec.targets,
+        scale=blueprint.normalisation.targets,
+        batch_size=batch_size,
+    )
+    return errors, score_names(spec.targets, spec.n_levels) if labelled else []
