@@ -13,9 +13,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from gno import fem_commands
+
 app = typer.Typer(
     name="gno",
-    help="Neural operators on the meshes you already have: inspect, train, evaluate, predict, show.",
+    help="Neural operators on the meshes you already have: inspect, train, evaluate, predict, show, post, correct.",
     epilog="Start with `gno demo`, or with `gno inspect` on a mesh of your own.",
     no_args_is_help=True,
     add_completion=False,
@@ -187,6 +189,10 @@ def show(
         picture = show_field(mesh, field, compare=other, output=output, component=part, warp=warp)
     if picture:
         typer.echo(str(picture))
+
+
+app.command()(fem_commands.post)
+app.command()(fem_commands.correct)
 
 
 @app.command()

@@ -25,9 +25,10 @@ def patch_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
     """Superconvergent patch recovery: a polynomial fitted to the values in the cells around each vertex.
 
     min_a Σ_q |p(x_q)·a − σ_q|² over the integration points q of the patch, p complete of the cells' degree; the node's
-    value is p(x)·a. Nodes on the boundary and between vertices take the mean of the polynomials of the patches inside
-    that they belong to, as the source advises. Best with values at the points of `superconvergent_order`. A patch
-    does not know of materials: across an interface a stress that jumps is smeared; cell means are not.
+    value is p(x)·a. A linear cell gives one point, its middle with the mean. Nodes on the boundary and between vertices
+    take the mean of the polynomials of the patches inside that they belong to, as the source advises. Best with values
+    at the points of `superconvergent_order`. A patch does not know of materials: across an interface a stress that
+    jumps is smeared; cell means are not.
 
     Args:
         values: at integration points.
@@ -95,7 +96,7 @@ def cell_degree(mesh: Mesh) -> int:
 
 def superconvergent_order(mesh: Mesh) -> int:
     """Order of integration whose points are those where derivatives converge faster than elsewhere (Barlow's points):
-    one in the middle of linear cells, two per direction in quadratic ones."""
+    for quadratic cells two per direction. Of linear cells `patch_recovery` takes the mean, whatever the points."""
     return cell_degree(mesh)
 
 
@@ -112,8 +113,12 @@ def _monomials(offset: np.ndarray, powers: list[tuple[int, ...]]) -> np.ndarray:
 def _corners(values: GaussValues) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Nodes of the cells, those that are corners, positions and values at integration points; one cell type each."""
     for cells, here in zip(values.domain.cells, values.values, strict=True):
-        nodes = cells.nodes.numpy()
-        yield nodes, nodes[:, : len(CORNERS[family(cells.type)])], cells.position.numpy(), here
+        nodes, position = cells.nodes.numpy(), cells.position.numpy()
+        n_corners = len(CORNERS[family(cells.type)])
+        if nodes.shape[1] == n_corners:  # scikit-fem has no rule of one point for quadrilaterals and hexahedra
+            share = cells.weight.numpy() / cells.weight.numpy().sum(1, keepdims=True)
+            position, here = (np.einsum("cq,cqk->ck", share, rows)[:, None] for rows in (position, here))
+        yield nodes, nodes[:, :n_corners], position, here
 
 
 def _to_nodes(nodes: Int[np.ndarray, "n_cells k"], values: np.ndarray, n_nodes: int) -> np.ndarray:
