@@ -47,6 +47,8 @@ def test_factor_is_the_order_statistic():
     assert conformal.factor(0.9, simultaneous=True) == pytest.approx(18)  # ⌈0.9 · 20⌉
     assert conformal.factor(0.9) == pytest.approx(18)
     assert conformal.factor(0.95) == pytest.approx(19)
+    for simultaneous in (False, True):
+        assert conformal.factor(0.84, simultaneous=simultaneous) == pytest.approx(17)  # of 19 alone it would be 16
     low, high = conformal.interval(quantity(np.ones(3), mean=5.0), 0.9)
     assert (high - low) / 2 == pytest.approx(18 * (1 + FLOOR)) and (high + low) / 2 == pytest.approx(5)
 

@@ -3,22 +3,32 @@
 from gno.uq.conformal import Conformal, load_calibration, save_calibration
 from gno.uq.diagram import draw_reliability
 from gno.uq.ensemble import Ensemble, train_ensemble
+from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate
 from gno.uq.laplace import LastLayerLaplace
 from gno.uq.metrics import Reliability, Scores, reliability
+from gno.uq.noise import BetaNll, Heteroscedastic
+from gno.uq.novelty import Detector, Novelty
 from gno.uq.sampler import NoisyOutput, Sampler, UncertainPrediction
 from gno.uq.uncertain import Uncertain
 
 __all__ = [
+    "BetaNll",
     "Conformal",
+    "Detector",
     "Ensemble",
+    "Heteroscedastic",
     "LastLayerLaplace",
     "NoisyOutput",
+    "Novelty",
     "Reliability",
     "Sampler",
     "Scores",
     "Uncertain",
     "UncertainPrediction",
+    "UncertaintyEvaluation",
+    "calibrate",
     "draw_reliability",
+    "evaluate",
     "load_calibration",
     "reliability",
     "save_calibration",

@@ -1,0 +1,139 @@
+"""Out of range, and the evaluation of a sampler as a whole."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from train_cases import case, square
+
+from gno.graph import build_sample
+from gno.train import Run
+from gno.train.blueprint import Blueprint
+from gno.train.run import fit_spec
+from gno.uq import Detector, Ensemble, calibrate, evaluate
+from gno.uq.evaluate import known_fields
+from gno.uq.metrics import auroc
+from gno.uq.novelty import Gaussian
+
+
+def squares(seeds):
+    return [square(seed, n=6) for seed in seeds]
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory):
+    """Operators with random weights of which all but the last layer agree, as trained ones nearly would."""
+    meshes = squares(range(5))
+    spec = fit_spec(case(), meshes)
+    blueprint = Blueprint.fit(case(), spec, [build_sample(mesh, spec) for mesh in meshes])
+    models = [blueprint.model(seed).requires_grad_(False).eval() for seed in range(3)]
+    return Ensemble(tuple(Run(tmp_path_factory.mktemp("run"), blueprint, model) for model in models))
+
+
+@pytest.fixture(scope="module")
+def detector(ensemble):
+    return Detector.fit(ensemble, squares(range(5)), squares(range(10, 19)), false_alarms=0.2)
+
+
+def stretched(mesh, factor):
+    fields = {**mesh.point_fields, "wave": factor * mesh.point_fields["wave"]}
+    return mesh.replace(point_fields=fields)
+
+
+def test_false_alarms_and_hits(detector):
+    like = [detector(mesh) for mesh in squares(range(30, 42))]
+    # 0.2 of twelve, given nine calibration meshes: beta-binomial, above one half in 4 of 100 draws
+    assert np.mean([found.flag for found in like]) <= 0.5
+    far = [detector(stretched(mesh, 8.0)) for mesh in squares(range(30, 33))]
+    scores = np.array([found.score for found in (*like, *far)])
+    assert auroc(scores, np.arange(15) >= 12) > 0.95
+    assert all(found.flag for found in far)
+    assert all(found.flag == (found.score > 1) for found in like)
+
+
+def test_threshold_is_the_order_statistic(detector, ensemble):
+    scores = np.sort([detector(mesh).score for mesh in squares(range(10, 19))])
+    assert scores[7] == pytest.approx(1)  # ⌈0.8 · 10⌉ of 9
+    with pytest.raises(ValueError, match=r"false_alarms 0\.01: expected at least 99 calibration meshes, got 3"):
+        Detector.fit(ensemble, squares(range(2)), squares(range(3)), false_alarms=0.01)
+    with pytest.raises(ValueError, match="false_alarms: expected a rate between 0 and 1, got 5"):
+        Detector.fit(ensemble, squares(range(2)), squares(range(3)), false_alarms=5)
+    with pytest.raises(ValueError, match="training meshes: expected at least one, got none"):
+        Detector.fit(ensemble, [], squares(range(3)))
+
+
+def test_map_shows_where(detector):
+    """An input that is unheard of on the right side only."""
+    mesh = square(50, n=6)
+    wave = mesh.point_fields["wave"] + 20.0 * (mesh.points[:, 0] > 0.7)
+    new, usual = detector(mesh.replace(point_fields={**mesh.point_fields, "wave": wave})), detector(mesh)
+    right = mesh.points[:, 0] > 0.8
+    ratio = new.distance / usual.distance
+    assert ratio[right].mean() > 1.1 * ratio[mesh.points[:, 0] < 0.3].mean()
+
+
+def test_usual_is_one_on_training_meshes(detector):
+    found = [detector(mesh) for mesh in squares(range(5))]
+    for name in ("distance", "disagreement"):
+        assert np.mean([np.mean(getattr(f, name) ** 2) for f in found]) == pytest.approx(1, rel=0.1)
+
+
+def test_distance_is_that_of_the_inverse_covariance():
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(5000, 3)) @ rng.normal(size=(3, 3)) + 4)
+    gaussian = Gaussian.fit([x[:2000], x[2000:4000]], [torch.ones(2000), torch.ones(2000)])
+    centred = (x - x[:4000].mean(0)).numpy()
+    exact = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(np.cov(x[:4000].T.numpy())), centred) / 3
+    assert gaussian.square(x).numpy() == pytest.approx(exact, rel=0.6)  # shrinkage: narrow directions count less
+    assert np.corrcoef(gaussian.square(x).numpy(), exact)[0, 1] > 0.8
+
+
+def test_one_operator_without_spread(ensemble, tmp_path):
+    alone = Ensemble(ensemble.runs[:1])
+    detector = Detector.fit(alone, squares(range(3)), squares(range(10, 13)), false_alarms=0.25)
+    assert not detector(square(40, n=6)).disagreement.any()
+    assert detector(stretched(square(40, n=6), 10.0)).flag
+    detector.save(tmp_path / "detector.safetensors")
+    again = Detector.load(tmp_path / "detector.safetensors", alone)
+    assert again(square(41, n=6)).score == detector(square(41, n=6)).score
+    with pytest.raises(ValueError, match="expected a checkpoint"):
+        Detector.load(tmp_path / "none.safetensors", alone)
+
+
+def test_evaluation_by_field_and_scale(ensemble):
+    meshes = squares(range(10, 15))
+    calibration = calibrate(ensemble, squares(range(22, 31)))
+    found = evaluate(ensemble, meshes, calibration=calibration)
+    assert list(found.scores) == ["u", "heat", "u@1", "heat@1", "u@2", "heat@2"] == list(calibration)
+    assert found.n_meshes == 5
+    # an ensemble of untrained operators is wrong; its error is that of the mean
+    prediction = ensemble.predict(meshes[0])
+    known = known_fields(ensemble, meshes[:1])["u"]
+    assert known.quantities[0].mean == pytest.approx(prediction.field("u").mean, rel=1e-5)
+    assert known.truths[0] == pytest.approx(meshes[0].point_fields["u"], rel=1e-5)
+    # calibrated intervals hold what they promise, whatever they are made from
+    for scores in found.calibrated.values():
+        assert list(scores.coverage) == [0.5, 0.8, 0.9]  # nine meshes do not know of 95 %
+        assert scores.coverage[0.9] > 0.6 and scores.simultaneous[0.9] >= 0.4
+        assert scores.width[0.5] < scores.width[0.9]
+    document = json.loads(found.to_json())
+    assert document["scores"]["u"]["error"] == found.scores["u"].error
+    assert "u@2 " in str(found) and "calibrated" in str(found)
+
+
+def test_truth_on_coarse_scales_keeps_the_integral(ensemble):
+    known = known_fields(ensemble, squares([3]))
+    integrals = [known[name].masses[0] @ known[name].truths[0] for name in ("u", "u@1", "u@2")]
+    assert integrals[1] == pytest.approx(integrals[0], rel=1e-4) and integrals[2] == pytest.approx(
+        integrals[0], rel=1e-4
+    )
+
+
+def test_what_cannot_be_evaluated(ensemble):
+    with pytest.raises(ValueError, match="meshes: expected at least one, got none"):
+        evaluate(ensemble, [])
+    bare = dataclasses.replace(square(1), point_fields={"wave": square(1).point_fields["wave"]})
+    with pytest.raises(ValueError, match="point field 'u': expected, got only"):
+        evaluate(ensemble, [bare])
