@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from gno.mesh import Mesh
 from gno.physics.forms import Energy, Law, Parameter, Parameters, dot
@@ -108,19 +110,19 @@ class BoundaryTerm:
     Args:
         on: point set; its facets are those all of whose nodes are in it. ``"boundary"`` is the whole boundary.
         law: what is integrated, added to the equation.
-        parameters: its parameters, of its own.
+        parameters: its own, as those of a problem.
     """
 
     on: str
     law: Law
-    parameters: Mapping[str, Parameter | str | np.ndarray]
+    parameters: Mapping[str, Any]
 
 
-def _inflow(u, grad, x, p: Parameters):
+def _inflow(u: Tensor, grad: Tensor, x: Tensor, p: Parameters) -> Tensor:
     return -dot(p.vector("flux", u), u)
 
 
-def _exchange(u, grad, x, p: Parameters):
+def _exchange(u: Tensor, grad: Tensor, x: Tensor, p: Parameters) -> Tensor:
     difference = u - p.vector("ambient", u)
     return p["coefficient"] / 2 * dot(difference, difference)
 

@@ -174,15 +174,21 @@ def implicit_step(law: Law) -> Law:
     >>> heat = implicit_step(diffusion)
     """
 
-    def density(u: Tensor, grad: Tensor, x: Tensor, p: Parameters) -> Tensor:
-        change = u - p.vector("previous", u)
-        return law.density(u, grad, x, p) + p.get("capacity", 1.0) / (2 * p["step"]) * dot(change, change)
+    if isinstance(law, Energy):
+        at_rest = law.density
+
+        def density(u: Tensor, grad: Tensor, x: Tensor, p: Parameters) -> Tensor:
+            change = u - p.vector("previous", u)
+            return at_rest(u, grad, x, p) + p.get("capacity", 1.0) / (2 * p["step"]) * dot(change, change)
+
+        return dataclasses.replace(law, density=density)
+    balance = law.form
 
     def form(u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: Tensor, p: Parameters) -> Tensor:
         change = u - p.vector("previous", u)
-        return law.form(u, grad, v, grad_v, x, p) + p.get("capacity", 1.0) / p["step"] * dot(change, v)
+        return balance(u, grad, v, grad_v, x, p) + p.get("capacity", 1.0) / p["step"] * dot(change, v)
 
-    return dataclasses.replace(law, density=density) if isinstance(law, Energy) else dataclasses.replace(law, form=form)
+    return dataclasses.replace(law, form=form)
 
 
 def imex_step(rate: Rate, components: int | Callable[[int], int] = 1) -> Energy:

@@ -56,6 +56,7 @@ class OnCells:
 
 
 Parameter = float | Sequence[float] | Tensor | OnCells | Callable[[Tensor], Tensor]
+"""A constant, a field, or a function of the positions (n_cells, n_points, dim)."""
 
 
 def inner(a: Float[Tensor, "*points c dim"], b: Float[Tensor, "*points c dim"]) -> Float[Tensor, "*points"]:
@@ -186,7 +187,8 @@ def _at_points(value: Parameter, name: str, domain: Domain, part: Quadrature) ->
     if callable(value):
         return value(part.position)
     if not isinstance(value, Tensor) or value.ndim == 0:
-        return torch.as_tensor(value).to(part.weight)
+        value = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+        return value.to(part.weight)
     value = value.to(part.weight)
     if len(value) == domain.n_nodes:
         return domain.node_values(value, [part])[0]
@@ -331,10 +333,11 @@ def _tangent_blocks(law: Law, domain: Domain, part: Quadrature, u: Tensor, p: Ma
         return torch.cat([value[..., None], slope], -1)
 
     # One pull-back per component of the flux, for all points at once: points do not see each other.
-    _, pull = vjp(flux, state)
-    unit = torch.eye(state[0, 0].numel(), dtype=u.dtype, device=u.device).reshape(-1, 1, 1, *state.shape[2:])
-    (slopes,) = vmap(lambda row: pull(row.expand_as(state)))(unit)  # (c · (1 + dim), cells, points, c, 1 + dim)
-    slopes = slopes.unflatten(0, state.shape[2:])
+    pull = vjp(flux, state)[1]
+    each = state.shape[2:]
+    unit = torch.eye(each.numel(), dtype=u.dtype, device=u.device).reshape(-1, 1, 1, *each)
+    (slopes,) = vmap(lambda row: pull(row.expand_as(state)))(unit)
+    slopes = slopes.unflatten(0, each)  # (c, 1 + dim, cells, points, c, 1 + dim)
     basis = torch.cat([part.shape.expand(len(part.nodes), -1, -1)[..., None], part.gradient], -1)
     right = torch.einsum("ckeqdl,eqjl->eqckjd", slopes, basis)
     return torch.einsum("eqik,eqckjd->eicjd", basis * part.weight[..., None, None], right)

@@ -15,7 +15,7 @@ from torch import Tensor
 from gno.mesh import Mesh
 from gno.physics import forms
 from gno.physics.conditions import BoundaryTerm, Dirichlet, Periodic, points_of
-from gno.physics.forms import Energy, Law, OnCells, Parameter, Parameters
+from gno.physics.forms import Energy, Law, OnCells, Parameter, Parameters, Weak
 from gno.physics.quadrature import Domain, Quadrature, build_domain
 
 Given = Parameter | str | np.ndarray
@@ -218,13 +218,11 @@ def _resolve(mesh: Mesh, parameters: Mapping[str, Given]) -> Mapping[str, Parame
 
 def _resolved(mesh: Mesh, name: str, value: Given) -> Parameter:
     if isinstance(value, str):
-        value = _field(mesh, name, value)
-    if isinstance(value, np.ndarray):
-        return torch.as_tensor(value, dtype=torch.float64)
-    return value
+        return _field(mesh, name, value)
+    return torch.as_tensor(value, dtype=torch.float64) if isinstance(value, np.ndarray) else value
 
 
-def _field(mesh: Mesh, name: str, field: str) -> Given:
+def _field(mesh: Mesh, name: str, field: str) -> Parameter:
     kinds = [kind for kind in (mesh.point_fields, mesh.cell_fields, mesh.global_fields) if field in kind]
     if len(kinds) != 1:
         known = ", ".join([*mesh.point_fields, *mesh.cell_fields, *mesh.global_fields]) or "none"
@@ -235,7 +233,7 @@ def _field(mesh: Mesh, name: str, field: str) -> Given:
         return OnCells(torch.as_tensor(values))
     if kinds[0] is mesh.global_fields:
         return values.item() if values.size == 1 else tuple(values.tolist())
-    return values
+    return torch.as_tensor(values)
 
 
 def _mover(device: torch.device | str | None, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
@@ -261,22 +259,21 @@ def _join(parameters: Sequence[Mapping[str, Parameter]], domains: Sequence[Domai
 
 def _joined(name: str, values: Sequence[Parameter], domains: Sequence[Domain]) -> Parameter:
     """Fields one after the other; constants stay if they are the same in all meshes, or become one per mesh."""
-    if all(isinstance(value, OnCells) for value in values):
-        return OnCells(torch.cat([value.values for value in values]))  # type: ignore[union-attr]
-    if all(isinstance(value, Tensor) and value.ndim for value in values):
-        kinds = {_kind(len(value), domain) for value, domain in zip(values, domains, strict=True)}  # type: ignore[arg-type]
-        if kinds == {"cells"}:
-            return OnCells(torch.cat(list(values)))  # type: ignore[arg-type]
+    cells = [value.values for value in values if isinstance(value, OnCells)]
+    fields = [value for value in values if isinstance(value, Tensor) and value.ndim]
+    if len(cells) == len(values):
+        return OnCells(torch.cat(cells))
+    if len(fields) == len(values):
+        kinds = {_kind(len(field), domain) for field, domain in zip(fields, domains, strict=True)}
         if len(kinds) == 1:
-            return torch.cat(list(values))  # type: ignore[arg-type]
+            return OnCells(torch.cat(fields)) if kinds == {"cells"} else torch.cat(fields)
     elif all(value is values[0] for value in values):
         return values[0]
-    elif not any(callable(value) or isinstance(value, OnCells) for value in values):
-        # Numbers or one per component, different from mesh to mesh.
-        rows = [torch.as_tensor(value) for value in values]
+    elif not fields and not cells and not any(callable(value) for value in values):
+        rows: list[Tensor] = [torch.as_tensor(value, dtype=torch.float64) for value in values]
         if len({row.shape for row in rows}) == 1:
-            n = [domain.n_graphs for domain in domains]
-            return torch.cat([row.expand(k, *row.shape) for row, k in zip(rows, n, strict=True)])
+            counts = [domain.n_graphs for domain in domains]
+            return torch.cat([row.expand(n, *row.shape) for row, n in zip(rows, counts, strict=True)])
     raise ValueError(f"parameters['{name}']: expected the same kind of value in all problems, got different ones")
 
 
@@ -286,7 +283,7 @@ def _kind(length: int, domain: Domain) -> str:
 
 def _check_law(problem: Problem, law: Law, p: Mapping[str, Parameter], parts: Sequence[Quadrature]) -> None:
     """One evaluation at one cell of each kind, so that what does not fit is said before anything is solved."""
-    c, read = problem.fixed.shape[1], set()
+    c, read = problem.fixed.shape[1], set[str]()
     for whole in parts:
         part = forms.cells_of(whole, slice(0, 1))
         known = Parameters(p, problem.domain, part)
@@ -294,6 +291,8 @@ def _check_law(problem: Problem, law: Law, p: Mapping[str, Parameter], parts: Se
         grad = torch.zeros(*u.shape, part.gradient.shape[-1], dtype=u.dtype)
         try:
             law.flux(u, grad, part.position, known)
+            if isinstance(law, Weak):
+                _check_linear(law, u, grad, part.position, known)
         except (RuntimeError, IndexError, TypeError) as error:
             shapes = f"u {tuple(u.shape)} and ∇u {tuple(grad.shape)}"
             raise ValueError(f"law: expected to work on {shapes}, got {str(error).splitlines()[0]}") from error
@@ -301,3 +300,11 @@ def _check_law(problem: Problem, law: Law, p: Mapping[str, Parameter], parts: Se
     for name in p:
         if name not in read:
             raise ValueError(f"parameters['{name}']: expected one of {', '.join(sorted(read))}, which the law uses")
+
+
+def _check_linear(law: Weak, u: Tensor, grad: Tensor, x: Tensor, p: Parameters) -> None:
+    """That twice the test function gives twice the form: a term that forgot it would be lost without a word."""
+    v, grad_v = torch.ones_like(u), torch.ones_like(grad)
+    once, twice = law.form(u, grad, v, grad_v, x, p), law.form(u, grad, 2 * v, 2 * grad_v, x, p)
+    if not torch.allclose(twice, 2 * once, equal_nan=True):
+        raise ValueError("law: expected a form that is linear in v and ∇v, got one that is not")

@@ -143,7 +143,8 @@ class Domain:
         if isinstance(parameter, (list, tuple)):
             return list(parameter)
         if not isinstance(parameter, Tensor) or parameter.ndim == 0:
-            return [torch.as_tensor(parameter).to(part.weight).expand_as(part.weight) for part in parts]
+            number = torch.as_tensor(parameter, dtype=None if isinstance(parameter, Tensor) else torch.float64)
+            return [number.to(part.weight).expand_as(part.weight) for part in parts]
         n = len(parameter)
         if n == self.n_nodes == self.n_cells:
             raise ValueError(
