@@ -53,14 +53,14 @@ class Units:
 
 
 Measure = Callable[[Prepared, Tensor, Batch, int], Tensor]
-"""Square of the error of a field, relative, (n_graphs,); of the physics, the field on the mesh, the batch, the scale."""
+"""Square of a field's relative error, (n_graphs,); of the physics, the field on the mesh, the batch, the scale."""
 
 
 def excess_energy(physics: Prepared, u: Tensor, batch: Batch, s: int) -> Float[Tensor, " n_graphs"]:
     """``(E(u) − E*) / size``: of a linear law ``‖u − u*‖²_K / ‖u*‖²_K``, for u with its given values.
 
-    E* is estimated beforehand, and a constant: the gradient is that of the energy. Of a coarse scale, ``u = P u_s``, its
-    gradient is the Galerkin residual ``Pᵀ r(P u_s)``.
+    E* is estimated beforehand, and a constant: the gradient is that of the energy. Of a coarse scale, ``u = P u_s``,
+    its gradient is the Galerkin residual ``Pᵀ r(P u_s)``.
     """
     return (physics.problem.energy(physics.problem.lift(u)) - physics.lowest) / physics.size
 

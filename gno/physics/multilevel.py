@@ -128,13 +128,13 @@ def dual_norm(
 
 
 def _bases(problem: Problem, sample: Data, c: int) -> list[sp.csr_array]:
-    """Fields on the mesh, zero at given values, that the unknowns of each level stand for: columns of ``Z P_0 … P_s``."""
+    """Fields on the mesh, zero at given values, that the unknowns of each level stand for: columns of ``Z P_0 …``."""
     free = (~problem.fixed).numpy().ravel()
     source = (problem.repeats.numpy()[:, None] * c + np.arange(c)).ravel()
     n = len(free)
     basis = sp.csr_array((free.astype(float), (np.arange(n), source)), (n, n))
     bases = [basis]
-    for s in range(len(sample["pos_0"]) and _n_links(sample)):
+    for s in range(_n_links(sample)):
         weights = sample[f"log_b_{s}"].double().softmax(1).numpy()
         n_fine, k = weights.shape
         links = (np.repeat(np.arange(n_fine), k), sample[f"link_{s}"].numpy().ravel())
@@ -144,7 +144,7 @@ def _bases(problem: Problem, sample: Data, c: int) -> list[sp.csr_array]:
 
 
 def _n_links(sample: Data) -> int:
-    return sum(key.startswith("log_b_") for key in sample.keys())
+    return sum(str(key).startswith("log_b_") for key in sample.to_dict())
 
 
 def _solved(matrix: sp.csr_array, right: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 A weighting is a small object with two functions and a number: ``start`` makes its state, ``update`` the state of the
 next step, ``every`` says at which steps it wants to see the gradients of the single terms (0: never). The state is a
-dictionary of tensors, ``"weights"`` among them, which the training keeps in its checkpoints. Weights multiply those that
-the user gave the terms; their mean is one. Nothing here waits for the device.
+dictionary of tensors, ``"weights"`` among them, which the training keeps in its checkpoints. Weights multiply those
+that the user gave the terms; their mean is one. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Gradients:
 class Weighting(Protocol):
     """How the weights of the terms follow the training."""
 
-    every: int
+    @property
+    def every(self) -> int:
+        """Steps between looks at the gradients; 0 for never."""
 
     def start(self, n_terms: int, device: torch.device) -> State:
         """The state before the first step."""

@@ -13,7 +13,7 @@ from gno.post.color import INK, PALE
 from gno.post.picture import write_figure
 
 _COLORS = ("#2f6db3", "#d9722e", "#3a9a5b", "#b5477d", "#7b5fc0", "#8a6d3b", "#17a2b0", "#6b6b6b")
-_LOSS, _SCORE = "loss ", "validation "
+_LOSS, _WEIGHT, _SCORE = "loss ", "weight ", "validation "
 _MEAN = "score"
 
 
@@ -21,8 +21,8 @@ def draw_curves(log: str | Path, output: str | Path | None = None) -> Path:
     """Losses and validation errors of a run against its steps, on log axes, with the best step marked.
 
     Args:
-        log: CSV file with the columns ``step``, ``seconds``, ``lr``, ``loss <term>``, ``validation <field>``,
-            ``validation <field>@<level>`` and ``validation score``; cells may be empty.
+        log: CSV file with the columns ``step``, ``seconds``, ``lr``, ``loss <term>``, ``weight <term>``,
+            ``validation <field>``, ``validation <field>@<level>`` and ``validation score``; cells may be empty.
         output: picture file; by default ``curves.png`` beside the log.
 
     Returns:
@@ -72,10 +72,11 @@ def _figure(columns: dict[str, np.ndarray]) -> Any:
     _draw_losses(losses, columns)
     _draw_scores(scores, columns)
     _draw(rate, columns["step"], columns.get("lr", np.zeros(0)), color=PALE, lw=1.2)
+    _draw_weights(rate, columns)
     losses.tick_params(labelbottom=False)
     for axes, title in ((losses, "training loss"), (rate, ""), (scores, "validation error, relative L²")):
         _tidy(axes, title)
-    rate.set_ylabel("rate", fontsize=8, color=PALE)
+    rate.set_ylabel("rate, weights" if len(rate.lines) > 1 else "rate", fontsize=8, color=PALE)
     rate.grid(visible=False)
     for axes in (rate, scores):
         axes.set_xlabel("step", fontsize=8.5, color=PALE)
@@ -93,6 +94,13 @@ def _draw_losses(axes: Any, columns: dict[str, np.ndarray]) -> None:
         if len(values) >= width:
             smooth = np.convolve(values, np.ones(width) / width, mode="valid")
             _draw(axes, steps[width // 2 :][: len(smooth)], smooth, color=color, lw=1.6, label=name)
+
+
+def _draw_weights(axes: Any, columns: dict[str, np.ndarray]) -> None:
+    """The weights of the terms in the colours of their losses, where they change."""
+    for k, values in enumerate(_part(columns, _WEIGHT).values()):
+        if np.isfinite(values).any() and np.nanmin(values) < np.nanmax(values):
+            _draw(axes, columns["step"], values, color=_COLORS[k % len(_COLORS)], lw=1.0)
 
 
 def _draw_scores(axes: Any, columns: dict[str, np.ndarray]) -> None:

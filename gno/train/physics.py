@@ -28,7 +28,7 @@ from gno.train.case import Case, Physics, Value, did_you_mean
 from gno.train.losses import Term
 from gno.train.normalise import Scale, columns_of, fit_scale
 
-WEIGHTINGS: Mapping[str, weights.Weighting] = {
+WEIGHTINGS: dict[str, weights.Weighting] = {
     "fixed": weights.Fixed(),
     "gradient_norm": weights.GradientNorm(),
     "inverse_dirichlet": weights.InverseDirichlet(),
@@ -190,22 +190,27 @@ def with_physics(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> 
 
 def _measure_floors(sample: MeshData, case: Case, spec: SampleSpec) -> None:
     """What the reference of a labelled mesh leaves of each loss: ``floor_<name>``, (1,); zero without a reference."""
-    u = None if sample.y is None else sample.y[:, unknown_columns(case, spec)].double()
+    columns = unknown_columns(case, spec)
+    u = None if sample.y is None else sample.y[:, columns].double()
+    physical = losses.Units(torch.zeros(len(columns)), torch.ones(len(columns)), columns)
     batch = collate([sample])
     with torch.no_grad():
-        for term in _with_floor(case, None):
+        for term in _with_floor(case, physical):
             floor = torch.zeros(1).double() if u is None else term.of_field(batch, u)
             sample[f"floor_{term.name}"] = floor.clamp(min=0)
 
 
-def _with_floor(case: Case, units: losses.Units | None) -> list[Any]:
-    """Losses that a reference has a say in; without units they measure physical fields only."""
+def _with_floor(case: Case, units: losses.Units) -> list[losses.Intra | losses.Conserved]:
+    """The losses that a reference has a say in."""
     physics = case.physics
     assert physics is not None
-    found: list[Any] = [losses.Intra(units, measure_of(case), physics.coarse)] if physics.intra else []  # type: ignore[arg-type]
-    return found + [
-        losses.Conserved(name, CONSERVED[name][0], units, *CONSERVED[name][1:]) for name in physics.conserve
-    ]  # type: ignore[arg-type]
+    found: list[losses.Intra | losses.Conserved] = []
+    if physics.intra:
+        found.append(losses.Intra(units, measure_of(case), physics.coarse))
+    for name in physics.conserve:
+        functional, goal, scales = CONSERVED[name]
+        found.append(losses.Conserved(name, functional, units, goal, scales))
+    return found
 
 
 def measure_of(case: Case) -> losses.Measure:
@@ -225,7 +230,7 @@ def physics_terms(case: Case, spec: SampleSpec, scale: Scale) -> list[Term]:
         return []
     columns = unknown_columns(case, spec)
     units = losses.Units(scale.mean[columns], scale.std[columns], columns)
-    wanted = {"intra": physics.intra, **physics.conserve}
+    wanted: dict[str, float] = {"intra": physics.intra, **{str(k): v for k, v in physics.conserve.items()}}
     terms = [Term(loss.name, loss, wanted[loss.name]) for loss in _with_floor(case, units)]
     return terms + ([Term("inter", losses.Inter(), physics.inter)] if physics.inter else [])
 

@@ -1,0 +1,277 @@
+"""What physics is worth in training: `python benchmarks/physics.py` trains every variant for the same processor time.
+
+1. Without any labelled solution: error against the solver.
+2. With 16 labelled meshes: with the physics of 300 meshes, and without.
+3. Discrepancy between scales, and violation of what must be conserved, with the losses for them and without.
+4. Weights that adapt, against the best of five fixed ones, on three problems.
+
+Each training is a process of its own on one thread and one line of results/physics.jsonl; what is there is not trained
+again, so an interrupted benchmark goes on. The solver is gno.physics on the same mesh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+N_TRAIN, N_TEST, N_LABELLED = 300, 24, 16
+DIFFUSION = {
+    "spacing": 0.064,
+    "target": "u",
+    "physics": {
+        "equation": "diffusion",
+        "parameters": {"conductivity": "conductivity", "source": 1.0},
+        "dirichlet": {"boundary": 0.0},
+    },
+}
+PROBLEMS: dict[str, dict] = {
+    "diffusion_smooth": DIFFUSION,
+    "diffusion_grains": DIFFUSION,
+    "plates": {
+        "spacing": 0.11,
+        "target": "displacement",
+        "physics": {
+            "equation": "plane_stress",
+            "parameters": {"young": "modulus", "poisson": 0.3},
+            "dirichlet": {"left": 0.0},
+            "neumann": {"right": "traction"},
+        },
+    },
+}
+FIXED = (0.01, 0.1, 1.0, 10.0)
+ADAPTIVE = ("gradient_norm", "inverse_dirichlet", "relobralo")
+# Processor minutes of each training of a claim, in units of --minutes.
+SHARE = {"alone": 1.0, "few labels": 0.5, "scales": 0.75, "weights": 0.2}
+CONSISTENT = {"intra": 0.0, "inter": 1.0, "conserve": {"integral": 1.0, "balance": 0.1, "work": 0.1}}
+
+
+def variants() -> list[dict]:
+    """Claim, problem, name of the variant, labelled and other training meshes, and changes of [physics]."""
+
+    def job(claim: str, data: str, variant: str, labelled: int, others: int, physics: dict | None) -> dict:
+        names = ("claim", "data", "variant", "labelled", "others", "physics")
+        return dict(zip(names, (claim, data, variant, labelled, others, physics), strict=True))
+
+    found = [job("alone", "diffusion_smooth", loss, 0, N_TRAIN, {"loss": loss}) for loss in ("energy", "residual")]
+    found += [
+        job("few labels", "diffusion_smooth", "data", N_LABELLED, 0, None),
+        job("few labels", "diffusion_smooth", "data and physics", N_LABELLED, N_TRAIN - N_LABELLED, {}),
+        job("scales", "diffusion_smooth", "data", N_TRAIN, 0, None),
+        job("scales", "diffusion_smooth", "data and consistency", N_TRAIN, 0, CONSISTENT),
+    ]
+    for data in PROBLEMS:
+        rest = N_TRAIN - N_LABELLED
+        found += [job("weights", data, f"fixed {w:g}", N_LABELLED, rest, {"intra": w}) for w in FIXED]
+        found += [job("weights", data, name, N_LABELLED, rest, {"weights": name}) for name in ADAPTIVE]
+    return found
+
+
+def solved(mesh, data: str):
+    """The mesh with the solver's field as the target, and its seconds."""
+    from gno.physics import build_problem, solve
+    from gno.train.case import Physics
+    from gno.train.physics import conditions, law_of
+
+    physics = Physics(**PROBLEMS[data]["physics"])
+    problem = build_problem(mesh, law_of(physics, Path()), physics.parameters, conditions(physics))
+    values = solve(problem).values.numpy()
+    return mesh.with_point_fields(**{PROBLEMS[data]["target"]: values[:, 0] if values.shape[1] == 1 else values})
+
+
+def one(job: dict) -> dict:
+    """Train one variant with one seed and measure it; runs in a process of its own."""
+    import torch
+    from data import FIELDS, dataset
+
+    from gno.train import Case, Data, Model, Training, train
+    from gno.train.case import Physics
+
+    torch.set_num_threads(1)
+    data, problem = job["data"], PROBLEMS[job["data"]]
+    n_train = job["labelled"] + job["others"]
+    meshes = dataset(data, "train", n_train, problem["spacing"], workers=1)
+    target = problem["target"]
+    labelled = [solved(mesh, data) for mesh in meshes[: job["labelled"]]]
+    bare = [mesh.replace(point_fields=_without(mesh.point_fields, target)) for mesh in meshes[job["labelled"] :]]
+    test = [solved(mesh, data) for mesh in dataset(data, "test", N_TEST, problem["spacing"], workers=1)]
+    case = Case(
+        data=Data(inputs=FIELDS[data]["inputs"], log=FIELDS[data]["log"], targets=[target]),
+        model=Model(),
+        training=Training(minutes=job["minutes"], seed=job["seed"], device="cpu"),
+        physics=Physics(**{**problem["physics"], **(job["physics"] or {"intra": 0.0})}),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(case, folder, meshes={"train": labelled + bare}, progress=False, clock=time.process_time)
+        log = [line.split(",") for line in Path(folder, "log.csv").read_text().splitlines()]
+    error = run.evaluate(test).mean[target]
+    finer = (
+        [mesh for mesh in dataset(data, "test", N_TEST, problem["spacing"], workers=1)] if not job["labelled"] else []
+    )
+    return {
+        **job,
+        "error": error,
+        "error_of_file": run.evaluate(finer).mean[target] if finer else None,
+        "violations": violations(run, test),
+        "steps": max(int(row[0]) for row in log[1:]),
+        "nodes": statistics.median(mesh.n_nodes for mesh in test),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+    }
+
+
+def _without(fields, name: str) -> dict:
+    return {key: value for key, value in fields.items() if key not in (name, "von_mises")}
+
+
+def violations(run, meshes) -> dict[str, float]:
+    """Mean losses of consistency on unseen meshes: of the prediction, and of the solver's own field."""
+    import torch
+
+    from gno.graph import build_sample
+    from gno.physics import losses
+    from gno.train.physics import CONSERVED, collate, unknown_columns, with_physics
+
+    blueprint = run.blueprint
+    case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
+    asked = case.model_copy(
+        update={"physics": case.physics.model_copy(update={"conserve": dict.fromkeys(CONSERVED, 1)})}
+    )
+    columns = unknown_columns(case, spec)
+    units = losses.Units(scale.mean[columns], scale.std[columns], columns)
+    found: dict[str, list[float]] = {}
+    for mesh in meshes:
+        sample = with_physics(build_sample(mesh, spec), mesh, asked, spec)
+        truth = sample.y[:, columns].double()
+        for name in CONSERVED:
+            del sample[f"floor_{name}"]
+        batch = collate([blueprint.normalisation.apply(sample)])
+        with torch.inference_mode():
+            output = run.model(batch)
+            values = {"inter": losses.Inter()(batch, output)}
+            for name, (functional, goal, scales) in CONSERVED.items():
+                loss = losses.Conserved(name, functional, units, goal, scales)
+                values[name] = loss(batch, output)
+                values[f"{name} of the solver"] = loss.of_field(batch, truth).mean()
+        for name, value in values.items():
+            found.setdefault(name, []).append(float(value))
+    return {name: statistics.fmean(value) for name, value in found.items()}
+
+
+def start(job: dict) -> dict:
+    """The same in a new process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--one", json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(results: list[dict]) -> str:
+    """Mean and deviation over seeds, as Markdown, claim by claim."""
+    first = results[0]
+    lines = [
+        f"{N_TRAIN} training domains, {N_TEST} unseen ones, about {first['nodes']:.0f} nodes each; one thread, "
+        f"{len({r['seed'] for r in results})} seeds; {first['machine']}, torch {first['torch']}.",
+        "",
+        "| claim | data | variant | processor minutes | error | between scales | integral | balance | work | steps |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    keys = list(dict.fromkeys((r["claim"], r["data"], r["variant"], r["minutes"]) for r in results))
+    for key in keys:
+        rows = [r for r in results if (r["claim"], r["data"], r["variant"], r["minutes"]) == key]
+        cells = [spread([100 * r["error"] for r in rows])]
+        for name in ("inter", "integral", "balance", "work"):
+            cells.append(f"{100 * statistics.fmean(r['violations'][name] for r in rows):.3g} %")
+        steps = statistics.median(r["steps"] for r in rows)
+        lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {key[3]:g} | {' | '.join(cells)} | {steps:.0f} |")
+    return "\n".join([*lines, "", *claims(results)])
+
+
+def claims(results: list[dict]) -> list[str]:
+    """The four claims in a line each, as far as there are results."""
+
+    def mean(claim: str, data: str, variant: str, of=lambda r: r["error"]) -> float | None:
+        rows = [of(r) for r in results if (r["claim"], r["data"], r["variant"]) == (claim, data, variant)]
+        return statistics.fmean(rows) if rows else None
+
+    lines, smooth = [], "diffusion_smooth"
+    for loss in ("energy", "residual"):
+        if (error := mean("alone", smooth, loss)) is not None:
+            other = mean("alone", smooth, loss, lambda r: r["error_of_file"])
+            lines.append(f"1. No labels, {loss}: {error:.2%}; against quadratic elements on the same mesh {other:.2%}.")
+    bare, both = (mean("few labels", smooth, v) for v in ("data", "data and physics"))
+    if bare and both:
+        lines.append(
+            f"2. {N_LABELLED} labels: {bare:.2%} with data alone, {both:.2%} with physics, {bare / both:.1f} times."
+        )
+    names = ("inter", "integral", "balance", "work")
+    before, after = (
+        [mean("scales", smooth, v, lambda r, n=n: r["violations"][n]) for n in names]
+        for v in ("data", "data and consistency")
+    )
+    if before[0] and after[0]:
+        drops = ", ".join(f"{n} {b / a:.1f}" for n, b, a in zip(names, before, after, strict=True))
+        errors = " and ".join(f"{mean('scales', smooth, v):.2%}" for v in ("data", "data and consistency"))
+        lines.append(f"3. Drops: {drops} times; error {errors}.")
+    for data in PROBLEMS:
+        fixed = [e for w in FIXED if (e := mean("weights", data, f"fixed {w:g}")) is not None]
+        adaptive = {name: e for name in ADAPTIVE if (e := mean("weights", data, name)) is not None}
+        if fixed and adaptive:
+            told = ", ".join(f"{name} {e / min(fixed) - 1:+.0%}" for name, e in adaptive.items())
+            lines.append(f"4. {data}: best fixed weight {min(fixed):.2%}; against it {told}.")
+    return lines
+
+
+def spread(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.2f} ± {deviation:.2f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--minutes", type=float, default=2.0, help="processor minutes of the longest training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--claims", nargs="+", default=list(SHARE), choices=SHARE)
+    parser.add_argument("--output", type=Path, default=RESULTS / "physics.jsonl")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(json.loads(options.one))))
+        return
+    jobs = [
+        {**variant, "seed": seed, "minutes": round(options.minutes * SHARE[variant["claim"]], 4)}
+        for seed in options.seeds
+        for variant in variants()
+        if variant["claim"] in options.claims
+    ]
+    options.output.parent.mkdir(exist_ok=True)
+    lines = options.output.read_text().splitlines() if options.output.exists() else []
+    known = [json.loads(line) for line in lines]
+    results = []
+    for job in jobs:
+        found = next((r for r in known if all(r.get(key) == value for key, value in job.items())), None)
+        if found is None:
+            found = start(job)
+            with options.output.open("a") as handle:
+                handle.write(json.dumps(found) + "\n")
+            print(
+                f"{job['claim']}, {job['data']}, {job['variant']}, seed {job['seed']}: {found['error']:.4f}", flush=True
+            )
+        results.append(found)
+    text = table(results)
+    options.output.with_suffix(".md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
