@@ -91,6 +91,16 @@ def test_kernel_integral(edges, monkeypatch, dtype, n_channels):
     assert_equal(*both(monkeypatch, lambda a, b: kernel_sum(a, b, w, edges), a, b))
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_rows_of_many_edges_are_cut(monkeypatch, dtype):
+    receiver = torch.tensor([0] * 3 + [2] * 450 + [3] * 64 + [4] * 65)  # and row 1 is empty
+    sender = torch.arange(len(receiver)) % 7
+    few, w = on_device(Edges.build(sender, receiver, 7, 5)), random(len(receiver))
+    v, u = random(7, 3, dtype=dtype), random(5, 3, dtype=dtype)
+    assert_equal(*both(monkeypatch, lambda v, w: moments(v, (w, w.square()), few), v, w))
+    assert_equal(*both(monkeypatch, lambda u, w: gather_sum_t(u, w, few), u, w))
+
+
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # numpy's; the infinity is what is wanted
 def test_activations_far_from_zero(edges, monkeypatch):
     a, b = random(N_RECEIVERS, 4) * 200, random(N_SENDERS, 4, seed=2) * 200

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from gno.kernels.launch import WARPS, accumulator, blocks, grid
 
+# Edges that a program adds up one after the other, where rows are long.
+PIECE = 64
+
 
 def moments(
     values: Float[Tensor, "n c"],
@@ -52,15 +55,26 @@ def edge_products(
     rows, _, channels = blocks(n_channels)
     if n_edges:
         _edge_products[(triton.cdiv(n_edges, rows), n_sets)](
-            single, several, at_single, at_several, out, n_edges,
-            N_CHANNELS=n_channels, N_SETS=n_sets, ACC=accumulator(single), ROWS=rows, CHANNELS=channels, num_warps=WARPS,
+            single, several, at_single, at_several, out, n_edges, N_CHANNELS=n_channels, N_SETS=n_sets,
+            ACC=accumulator(single), ROWS=rows, CHANNELS=channels, num_warps=WARPS,
         )  # fmt: skip
     return out
 
 
 def _product(kernel, values, weights, index, ptr, perm, n_channels: int, n_out: int) -> Tensor:
+    pieces = _pieces(ptr, len(index))
+    if pieces is None:
+        return _rows(kernel, values, weights, index, ptr, perm, n_channels, n_out, values.dtype)
+    cut, of_row = pieces  # sums of pieces, then the sum of those of each row, again in a fixed order
+    full = torch.promote_types(values.dtype, torch.float32)
+    sums = _rows(kernel, values, weights, index, cut, perm, n_channels, n_out, full)
+    here = torch.arange(len(sums), device=sums.device)
+    return expansion(sums, torch.ones_like(here, dtype=full)[None], here, of_row, None).to(values.dtype)
+
+
+def _rows(kernel, values, weights, index, ptr, perm, n_channels: int, n_out: int, dtype: torch.dtype) -> Tensor:
     n_rows, n_edges = len(ptr) - 1, len(index)
-    out = torch.empty(n_rows, n_out, dtype=values.dtype, device=values.device)
+    out = torch.empty(n_rows, n_out, dtype=dtype, device=values.device)
     rows, sets, channels = blocks(n_channels, len(weights))
     if out.numel():
         kernel[grid(n_rows, rows, n_channels, channels)](
@@ -69,6 +83,24 @@ def _product(kernel, values, weights, index, ptr, perm, n_channels: int, n_out: 
             ACC=accumulator(values), ROWS=rows, SETS=sets, CHANNELS=channels, num_warps=WARPS,
         )  # fmt: skip
     return out
+
+
+def _pieces(ptr: Int[Tensor, " n_rows_1"], n_edges: int) -> tuple[Tensor, Tensor] | None:
+    """Long rows cut into pieces: edges of each piece and pieces of each row, compressed; None where rows are short.
+
+    A row is worked off by one program. Where a few rows have most edges (few anchors under a fine mesh), one after the
+    other would take long. How many pieces there are at most is known without a look at the device; the rest are empty.
+    """
+    n_rows = len(ptr) - 1
+    if n_edges <= PIECE * n_rows:
+        return None
+    most = n_rows + n_edges // PIECE
+    of_row = torch.zeros_like(ptr)
+    torch.cumsum((ptr.diff() + PIECE - 1) // PIECE, 0, out=of_row[1:])
+    piece = torch.arange(most + 1, device=ptr.device)
+    row = torch.searchsorted(of_row, piece, right=True).sub_(1).clamp_(max=n_rows - 1)
+    start = ptr.index_select(0, row) + PIECE * (piece - of_row.index_select(0, row))
+    return torch.minimum(start, ptr.index_select(0, row + 1)), of_row
 
 
 @triton.jit
