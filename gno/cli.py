@@ -108,18 +108,40 @@ def train(
 
 
 @app.command()
-def evaluate(run: RunFolder, files: Files, as_json: Json = False, device: Device = None) -> None:
-    """Compare predictions with the fields in files: relative L2 errors, weighted by node mass.
+def evaluate(
+    run: RunFolder,
+    files: Files,
+    as_json: Json = False,
+    device: Device = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option("--curves", help="Picture of the errors over time to write; the numbers go beside it."),
+    ] = None,
+) -> None:
+    """Compare predictions with the fields in files: relative L2 errors, weighted by node mass, on every scale.
+
+    In time every file is a series: it is rolled out from its first frames, and windows of steps are compared.
 
     \b
     Examples:
       gno evaluate runs/case results/test/*.vtu
       gno evaluate runs/case results/test/*.vtu --json > errors.json
+      gno evaluate runs/waves test/*.pvd --curves errors.png
     """
     from gno.train import Run
 
-    evaluation = Run.load(run, device=device or "cpu").evaluate(files)
+    loaded = Run.load(run, device=device or "cpu")
+    if loaded.blueprint.case.time is None:
+        evaluation: Any = loaded.evaluate(files)
+    else:
+        evaluation = loaded.evaluate_rollouts(series_files(files))
     typer.echo(evaluation.to_json() if as_json else str(evaluation))
+    if curves is not None:
+        from gno.post import draw_rollout
+
+        if loaded.blueprint.case.time is None:
+            raise ValueError("--curves: expected a run in time, got a steady one")
+        typer.echo(str(draw_rollout(evaluation.write_csv(curves.with_suffix(".csv")), curves)), err=True)
 
 
 @app.command()
@@ -130,6 +152,11 @@ def predict(
     suffix: Annotated[str, typer.Option("--format", help="Format by extension: .vtu, .vtk, .xdmf, …")] = ".vtu",
     levels: Annotated[bool, typer.Option(help="Also write the coarse levels, as point clouds.")] = True,
     device: Device = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps in time; by default to the last frame of a series.")
+    ] = None,
+    step: Annotated[float | None, typer.Option(min=0, help="Time step, where the frames do not say.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the frames that are written.")] = False,
 ) -> None:
     """Write each mesh again with the predicted fields beside the old ones, and the prediction at every scale.
 
@@ -140,11 +167,20 @@ def predict(
     Examples:
       gno predict runs/case new/*.vtu -o predicted
       gno predict runs/case part.inp -o predicted --format .xdmf
+      gno predict runs/waves start.vtu -o predicted --steps 500
+
+    In time DIR/<name>.pvd lists the frames, which are written as they come; Ctrl-C stops, --resume goes on.
     """
     from gno.train import Run
+    from gno.train.case import series_of
 
+    if (loaded := Run.load(run, device=device or "cpu")).blueprint.case.time is not None:
+        # a file alone may be a start as well as a frame of numbered ones
+        sources = files if len(files) == 1 and series_of(files[0]) != files[0] else series_files(files)
+        return predict_series(loaded, sources, output, suffix, steps, step, resume)
+    if steps or step or resume:
+        raise ValueError(f"--steps, --step, --resume: expected a run in time, got a steady one ({run})")
     targets = output_paths(files, output, suffix)
-    loaded = Run.load(run, device=device or "cpu")
     for target, prediction in zip(targets, loaded.predict_many(files), strict=True):
         written = prediction.write(target, levels=levels)
         took = f"prepared in {prediction.prepare_seconds:.3f} s, predicted in {prediction.seconds:.3f} s"
@@ -211,6 +247,36 @@ def demo(
     from gno.demo.run import run_demo
 
     run_demo(output, minutes=minutes, n_train=n_train, say=typer.echo)
+
+
+def predict_series(
+    run: Any, files: list[Path], folder: Path, suffix: str, steps: int | None, step: float | None, resume: bool
+) -> None:
+    """Rollouts from series or single meshes, one .pvd for each; another format is written from it at the end."""
+    from gno.mesh import read_series
+    from gno.mesh.xdmf import SUFFIXES
+    from gno.mesh.xdmfwriter import write_xdmf
+
+    starts = [file.with_name(file.stem.replace("*", "").rstrip("_-.") + ".pvd") for file in files]
+    failed = False
+    for file, target in zip(files, output_paths(starts, folder, ".pvd"), strict=True):
+        rollout = run.roll_out(file, target, n_steps=steps, step=step, resume=resume)
+        typer.echo(f"{target}  {rollout.n_frames} frames  {rollout.seconds:.2f} s")
+        if rollout.diverged:
+            failed = True
+            complain(ValueError(f"{target}: {rollout.diverged}"))
+        if suffix.lower() in SUFFIXES:
+            write_xdmf(read_series(target), target.with_suffix(suffix))
+            typer.echo(str(target.with_suffix(suffix)))
+    if failed:
+        raise typer.Exit(1)
+
+
+def series_files(files: list[Path]) -> list[Path]:
+    """The series that files belong to, each once."""
+    from gno.train.case import series_of
+
+    return list(dict.fromkeys(series_of(file) for file in files))
 
 
 def output_paths(files: list[Path], folder: Path, suffix: str) -> list[Path]:

@@ -23,8 +23,19 @@ from gno.train.optimisers import Optimiser
 from gno.train.physics import WEIGHTINGS, is_labelled, with_given
 from gno.train.predict import Prediction, answers, prediction
 from gno.train.report import Report
-from gno.train.sources import Source, check_no_leak, fit_spec, mesh_of, samples_of, split_meshes, trajectories_of
+from gno.train.rollout import Rollout, evaluate_rollouts, evolution_of, roll_out
+from gno.train.sources import (
+    Source,
+    check_no_leak,
+    fit_spec,
+    frames_of,
+    mesh_of,
+    samples_of,
+    split_meshes,
+    trajectories_of,
+)
 from gno.train.task import Terms, task_of
+from gno.train.time_metrics import RolloutEvaluation
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -259,6 +270,34 @@ class Run:
         for answer in answers(self.model, self.blueprint, prepared()):
             mesh, seconds = known.pop(0)
             yield prediction(mesh, answer, self.blueprint, seconds)
+
+    def roll_out(
+        self,
+        series: Sequence[Mesh] | Mesh | str | Path,
+        path: str | Path,
+        *,
+        n_steps: int | None = None,
+        step: float | None = None,
+        resume: bool = False,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> Rollout:
+        """Steps in time from the first frames of a series, written as they come: :func:`gno.train.rollout.roll_out`."""
+        options: dict[str, Any] = {"n_steps": n_steps, "step": step, "resume": resume, "advance": advance}
+        source = Path(series) if isinstance(series, str) else series
+        return roll_out(self.model, self.blueprint, frames_of(source), path, **options)
+
+    def evaluate_rollouts(self, series: Iterable[Sequence[Mesh] | str | Path]) -> RolloutEvaluation:
+        """Rollouts from the first frames of series or files, against the frames that follow.
+
+        Raises:
+            ValueError: a series without a state or a step, or no series at all.
+        """
+        sources = [Path(source) if isinstance(source, str) else source for source in series]
+        if not sources:
+            raise ValueError("series to evaluate: expected at least one, got none")
+        evolution_of(self.model, self.blueprint)  # a steady run is told apart before anything is read
+        trajectories = trajectories_of(sources, self.blueprint.spec, self.blueprint.case)
+        return evaluate_rollouts(self.model, self.blueprint, trajectories)
 
     def evaluate(self, meshes: Iterable[Mesh | str | Path]) -> Evaluation:
         """Errors against the fields in the meshes or files.

@@ -193,8 +193,8 @@ def build_trajectory(
             moves.append(Move.between(before, mesh))
         else:
             check_fixed(first, mesh, spec, forcing)
-        states.append(_values(mesh, spec.targets))
-        forces.append(_values(mesh, fields))
+        states.append(values_of(mesh, spec.targets))
+        forces.append(values_of(mesh, fields))
         times.append(number * step if step else float(number) if mesh.time is None else mesh.time)
         before = mesh
     if first is None:
@@ -211,7 +211,12 @@ def build_trajectory(
     )
 
 
-def _values(mesh: Mesh, fields: Sequence[FieldSpec]) -> Float[Tensor, "n_nodes c"]:
+def values_of(mesh: Mesh, fields: Sequence[FieldSpec]) -> Float[Tensor, "n_nodes c"]:
+    """Values of fields at the nodes, beside each other.
+
+    Raises:
+        ValueError: a field that is not there, or not finite.
+    """
     if not fields:
         return torch.zeros(mesh.n_nodes, 0, dtype=torch.float64)
     values = np.concatenate([field.values(mesh) for field in fields], axis=1)

@@ -1,0 +1,325 @@
+"""Rollout: a trained step taken many times, on the device; frames go to disk as they come, and it can go on later."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gno.graph import FieldSpec, MeshData, build_sample, collate
+from gno.mesh import Mesh, Series, read_series, write
+from gno.mesh.pvd import write_collection
+from gno.train.blueprint import Blueprint
+from gno.train.case import Time
+from gno.train.dynamics import Evolution, precision, rolled, rolled_along
+from gno.train.interrupt import Interrupted, Stop
+from gno.train.normalise import Scale, columns_of
+from gno.train.predict import PREFIX, Answer, in_precision, prediction
+from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured
+from gno.train.trajectory import Move, Trajectory, same_mesh, state_columns, values_of
+
+# Frames that leave the device together hold about so many numbers.
+CHUNK = 2**22
+# A field that is on average so many spreads of the training data away from their mean has left what was learned.
+FAR = 100.0
+# Digits in the names of frames.
+DIGITS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """What became of a rollout.
+
+    Args:
+        path: the .pvd.
+        n_frames: frames in it, those that it started from included.
+        seconds: time of the operator and of writing.
+        diverged: what went wrong, where it did; the frames before that are written.
+    """
+
+    path: Path
+    n_frames: int
+    seconds: float
+    diverged: str | None = None
+
+
+def evolution_of(model: nn.Module, blueprint: Blueprint) -> tuple[Evolution, Time]:
+    """A trained operator as a step in time.
+
+    Raises:
+        ValueError: it was trained on a steady case.
+    """
+    case = blueprint.case
+    if case.time is None:
+        raise ValueError("steps: expected a run whose case has [time], got a steady one")
+    device = next(model.parameters()).device
+    return Evolution(model, blueprint.normalisation, blueprint.spec, case.time.forcing).to(device).eval(), case.time
+
+
+def roll_out(
+    model: nn.Module,
+    blueprint: Blueprint,
+    frames: Sequence[Mesh],
+    path: str | Path,
+    *,
+    n_steps: int | None = None,
+    step: float | None = None,
+    resume: bool = False,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Rollout:
+    """Predict the frames that follow the first ones of a series, and write them as they come.
+
+    Args:
+        model, blueprint: of a run in time.
+        frames: the series; its first frames are started from, further ones give times, forcing, changed meshes and the
+            truth that is written beside the prediction.
+        path: .pvd to write; its .vtu lie beside it.
+        n_steps: as many as there are further frames, by default.
+        step: Δt; by default that of the frames, after them the last one, and of a single frame that of the training.
+        resume: go on after the frames that ``path`` holds.
+        advance: is told how many frames were written.
+
+    Raises:
+        ValueError: too few frames for the history, the forcing or the number of steps.
+        Interrupted: Ctrl-C; all frames so far are written.
+    """
+    evolution, settings = evolution_of(model, blueprint)
+    frames, path = frames[:: settings.stride], Path(path)
+    plan = _Plan.of(frames, blueprint, settings, n_steps, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start, writer = time.monotonic(), _Writer(path, plan, blueprint, resume)
+    advance(writer.n_frames)
+    diverged = None
+    with Stop() as stop:
+        for states, far in _chunks(evolution, blueprint, plan, writer):
+            good = next((k for k, row in enumerate(far.tolist()) if not all(v < FAR for v in row)), len(states))
+            writer.write(states[:good])
+            advance(good)
+            if good < len(states):
+                diverged = _divergence(writer.n_frames - settings.history + 1, plan, far[good], blueprint)
+                break
+            if stop.requested:
+                raise Interrupted(f"stopped after {writer.n_frames - settings.history} steps, written to {path}")
+    return Rollout(path, writer.n_frames, time.monotonic() - start, diverged)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Which frame has which mesh and time."""
+
+    frames: Sequence[Mesh]
+    history: int
+    times: list[float]
+    changes: bool
+
+    @staticmethod
+    def of(frames: Sequence[Mesh], blueprint: Blueprint, settings: Time, n_steps: int | None, step: float | None):
+        h, source = settings.history, frames[0].source
+        if len(frames) < h:
+            raise ValueError(f"{source}: expected at least {h} frames for time.history, got {len(frames)}")
+        n_steps = len(frames) - h if n_steps is None else n_steps
+        if n_steps < 1:
+            raise ValueError(f"steps: expected at least 1, got {n_steps} ({source} has {len(frames)} frames)")
+        if settings.forcing and len(frames) < h + n_steps:
+            raise ValueError(
+                f"{source}: expected {h + n_steps} frames, since '{settings.forcing[0]}' is to be known at all times, "
+                f"got {len(frames)}"
+            )
+        assert blueprint.normalisation.step is not None
+        given = step or settings.step
+        known = [mesh.time if mesh.time is not None else float(k) for k, mesh in enumerate(frames[: h + n_steps])]
+        times = [k * given for k in range(len(known))] if given else known
+        usual = given or (times[-1] - times[-2] if len(times) > 1 else float(blueprint.normalisation.step.rms))
+        times += [times[-1] + usual * (k + 1) for k in range(h + n_steps - len(times))]
+        ends = (frames[k] for k in {1, len(frames) - 1} if 0 < k < len(frames))
+        return _Plan(frames, h, times, any(not same_mesh(frames[0], mesh) for mesh in ends))
+
+    def mesh(self, k: int, targets: Sequence[FieldSpec]) -> Mesh:
+        """The mesh of a frame, with its fields as far as they are known."""
+        if k < len(self.frames):
+            return self.frames[k].replace(time=self.times[k])
+        last, names = self.frames[-1 if self.changes else 0], {field.name for field in targets}
+        kept = {kind: {n: v for n, v in getattr(last, kind).items() if n not in names} for kind in _KINDS}
+        return last.replace(time=self.times[k], **kept)
+
+
+_KINDS = ("point_fields", "cell_fields", "global_fields")
+
+
+class _Writer:
+    """Frames on disk: a .vtu for each, and a .pvd that lists those that are whole."""
+
+    def __init__(self, path: Path, plan: _Plan, blueprint: Blueprint, resume: bool) -> None:
+        self.path, self.plan, self.blueprint = path, plan, blueprint
+        self.n_frames, self.past = 0, [values_of(plan.frames[k], blueprint.spec.targets) for k in range(plan.history)]
+        if resume and path.exists():
+            self._go_on(read_series(path))
+        else:
+            self.write(self.past)
+
+    def _go_on(self, written: Series) -> None:
+        fields = [FieldSpec(PREFIX + field.name, "point", field.n_components) for field in self.blueprint.spec.targets]
+        if len(written) < self.plan.history or list(written.times) != self.plan.times[: len(written)]:
+            raise ValueError(
+                f"{self.path}: expected the beginning of this rollout, got {len(written)} frames of another"
+            )
+        self.n_frames = len(written)
+        self.past = [values_of(mesh, fields) for mesh in written[-self.plan.history :]]
+
+    def write(self, states: Sequence[Float[Tensor, "n_nodes c"]]) -> None:
+        """The frames that follow."""
+        for state in states:
+            mesh, k = self.plan.mesh(self.n_frames, self.blueprint.spec.targets), self.n_frames
+            answer = Answer([state], [torch.full((len(state),), 1 / len(state), dtype=torch.float64)], [], None, 0.0)
+            write(prediction(mesh, answer, self.blueprint, 0.0).mesh, self._file(k))
+            self.n_frames += 1
+        write_collection(self.path, [self._file(k) for k in range(self.n_frames)], self.plan.times[: self.n_frames])
+
+    def _file(self, k: int) -> Path:
+        return self.path.with_name(f"{self.path.stem}_{k:0{DIGITS}d}.vtu")
+
+
+@torch.inference_mode()
+def _chunks(
+    evolution: Evolution, blueprint: Blueprint, plan: _Plan, writer: _Writer
+) -> Iterator[tuple[list[Tensor], Float[Tensor, "k n_fields"]]]:
+    """States on the host, several at a time, and how far each field is from the training data, in spreads."""
+    spread, fields = blueprint.normalisation.states, blueprint.spec.targets
+    assert spread is not None
+    device = next(evolution.parameters()).device
+    roll = _changing if plan.changes else _static
+    states = roll(evolution, blueprint, plan, writer, device)
+    size = 1 if plan.changes else max(1, min(64, CHUNK // writer.past[0].numel()))
+    while chunk := list(itertools.islice(states, size)):
+        far = torch.stack([_distance(u, mass, spread, fields) for u, mass in chunk])
+        yield [u.cpu() for u, _ in chunk], far.cpu()
+
+
+def _distance(u: Tensor, mass: Tensor, spread: Scale, fields: Sequence[FieldSpec]) -> Float[Tensor, " n_fields"]:
+    square = mass.to(u) @ ((u - spread.mean.to(u)) / spread.std.to(u)).square()
+    return torch.stack([square[columns].mean().sqrt() for columns, _ in columns_of(fields)])
+
+
+def _ready(mesh: Mesh, blueprint: Blueprint, evolution: Evolution) -> MeshData:
+    sample = blueprint.normalisation.apply(build_sample(mesh, blueprint.spec))
+    sample.y = None
+    return in_precision(sample, next(evolution.parameters()).dtype)
+
+
+def _forcing(blueprint: Blueprint, plan: _Plan, k: int) -> Float[Tensor, "n f"]:
+    """Normalised forcing of a frame."""
+    assert blueprint.case.time is not None
+    names, spec = blueprint.case.time.forcing, blueprint.spec
+    columns, scale = state_columns(spec, names), blueprint.normalisation.inputs
+    values = values_of(plan.frames[min(k, len(plan.frames) - 1)], [f for f in spec.inputs if f.name in names])
+    return (values - scale.mean[columns]) / scale.std[columns]
+
+
+def _static(
+    evolution: Evolution, blueprint: Blueprint, plan: _Plan, writer: _Writer, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    sample = _ready(plan.frames[0], blueprint, evolution)
+    batch, first = collate([sample]).to(device), writer.n_frames - plan.history
+    past = torch.stack(writer.past, dim=1).to(device, precision(device))
+    n = len(plan.times) - writer.n_frames
+    ahead = range(writer.n_frames - 1, len(plan.times))
+    if blueprint.case.time and blueprint.case.time.forcing:
+        forcing = torch.stack([_forcing(blueprint, plan, k) for k in ahead], dim=1).to(device, sample.x.dtype)
+    else:
+        forcing = sample.x.new_zeros(len(sample.x), n + 1, 0).to(device)
+    steps = torch.tensor(plan.times[first:], dtype=torch.float64).diff()[None].to(device, precision(device))
+    assert blueprint.normalisation.states is not None
+    for state in rolled(evolution, batch, past, forcing, steps, blueprint.normalisation.states):
+        yield state, batch.mass_0
+
+
+def _changing(
+    evolution: Evolution, blueprint: Blueprint, plan: _Plan, writer: _Writer, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    dtype, h, first = precision(device), plan.history, writer.n_frames - plan.history
+    before, carried = plan.mesh(first, ()), writer.past[:1]
+    for k, frame in enumerate(writer.past[1:], start=first + 1):  # the history comes on the meshes of its own frames
+        mesh = plan.mesh(k, ())
+        move, before = Move.between(before, mesh), mesh
+        carried = [*(carried if move is None else map(move, carried)), frame]
+    past = torch.stack(carried, dim=1)
+    assert blueprint.normalisation.states is not None
+    for k in range(writer.n_frames, len(plan.times)):
+        mesh = plan.mesh(k, ())
+        move = Move.between(before, mesh)
+        past = past if move is None else move(past)
+        forcing = _forcing(blueprint, plan, k - 1)
+        forcing = torch.stack([forcing if move is None else move(forcing), _forcing(blueprint, plan, k)], dim=1)
+        batch = collate([_ready(mesh, blueprint, evolution)]).to(device)
+        steps = torch.tensor(plan.times[k - h : k + 1], dtype=torch.float64).diff()[None].to(device, dtype)
+        now = past.to(device, dtype)
+        state = next(
+            rolled(evolution, batch, now, forcing.to(device, batch.x.dtype), steps, blueprint.normalisation.states)
+        )
+        past, before = torch.cat([past[:, 1:], state.to(past)[:, None]], dim=1), mesh
+        yield state, batch.mass_0
+
+
+def _divergence(step: int, plan: _Plan, far: Float[Tensor, " n_fields"], blueprint: Blueprint) -> str:
+    worst = max(range(len(far)), key=lambda k: float("inf") if not torch.isfinite(far[k]) else float(far[k]))
+    field, when = blueprint.spec.targets[worst].name, plan.times[plan.history + step - 1]
+    how = f"{float(far[worst]):.3g} spreads of the training data from their mean"
+    how = how if torch.isfinite(far[worst]) else "not finite any more"
+    return f"diverged in step {step} (time {when:g}): '{field}' is {how}; the frames before that are written"
+
+
+def evaluate_rollouts(
+    model: nn.Module,
+    blueprint: Blueprint,
+    trajectories: Sequence[Trajectory],
+    metrics: Mapping[str, Metric] = METRICS,
+) -> RolloutEvaluation:
+    """Roll out from the first frames of each trajectory to its end, and compare.
+
+    Args:
+        trajectories: raw.
+        metrics: by name; ``correlation``, ``vrmse``, ``relative_l2`` and those of the table among them.
+
+    Raises:
+        ValueError: a trajectory without a single step.
+    """
+    evolution, settings = evolution_of(model, blueprint)
+    return RolloutEvaluation(tuple(_evaluated(evolution, blueprint, settings, t, metrics) for t in trajectories))
+
+
+@torch.inference_mode()
+def _evaluated(
+    evolution: Evolution, blueprint: Blueprint, settings: Time, raw: Trajectory, metrics: Mapping[str, Metric]
+) -> RolloutRow:
+    h, spec, scale = settings.history, blueprint.spec, blueprint.normalisation.states
+    if len(raw) <= h or scale is None:
+        raise ValueError(f"{raw.source}: expected at least {h + 1} frames, got {len(raw)}")
+    weights = next(evolution.parameters())
+    ready = raw.normalised(blueprint.normalisation, state_columns(spec, settings.forcing), weights.dtype)
+    samples = [sample.to(weights.device) for sample in ready.samples]
+    start, rows = time.perf_counter(), []
+    for k, u in enumerate(rolled_along(evolution, ready, settings, len(raw) - h, scale, weights.device)):
+        sample = samples[h + k if raw.changes else 0]
+        rows.append(measured(u, raw.states[h + k].to(u), sample, spec.targets, metrics))
+    values = torch.stack(rows).cpu()  # (n_steps, n_metrics, n_fields)
+    seconds = time.perf_counter() - start
+    lost = [k for k in range(len(values)) if not torch.isfinite(values[k, list(metrics).index("vrmse")]).all()]
+    said = (
+        f"diverged in step {lost[0] + 1} (time {float(raw.times[h + lost[0]]):g}): not finite any more"
+        if lost
+        else None
+    )
+    named = {
+        name: {
+            field.name: values[:, m, j].nan_to_num(nan=1e9, posinf=1e9).tolist() for j, field in enumerate(spec.targets)
+        }
+        for m, name in enumerate(metrics)
+    }
+    times = (raw.times[h:] - raw.times[h - 1]).tolist()
+    return RolloutRow(raw.source, raw.sample(0).num_nodes, times, named, seconds, said)

@@ -1,0 +1,156 @@
+"""Rollouts: exact cases, streaming to disk, stopping and going on, divergence, changing meshes."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from time_cases import case, decay, moving
+from torch import nn
+
+from gno.graph import SampleSpec
+from gno.mesh import read_series
+from gno.train.blueprint import Blueprint
+from gno.train.case import Time
+from gno.train.rollout import evaluate_rollouts, roll_out
+from gno.train.trajectory import build_trajectory
+
+TIMES = [0.0, 0.1, 0.15, 0.3, 0.35, 0.6]  # not uniform
+
+
+def blueprint_of(wanted, series):
+    spec = SampleSpec.fit([frames[0] for frames in series], inputs=wanted.data.inputs, targets=wanted.data.targets)
+    trajectories = [build_trajectory(frames, spec, wanted.time.forcing) for frames in series]
+    return Blueprint.fit(wanted, spec, trajectories), trajectories
+
+
+class Given(nn.Module):
+    """An operator that answers with a function of its batch."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.seen = answer, []
+        self.dummy = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, batch):
+        self.seen.append(batch)
+        return SimpleNamespace(fields=(self.answer(batch),))
+
+
+def nothing(batch):
+    return torch.zeros(len(batch.x), 1, dtype=torch.float64)
+
+
+def exact_decay(blueprint, k):
+    """û for which a step of du/dt = −k u is exact, from the state that is the last column of x."""
+    scale, rates = blueprint.normalisation.states, blueprint.normalisation.targets
+    mean, std = (float(value) for value in (blueprint.normalisation.step.mean, blueprint.normalisation.step.std))
+
+    def answer(batch):
+        u = batch.x[:, -1:] * scale.std + scale.mean
+        dt = (batch.parameters[0, -1] * std + mean).exp()
+        return u * torch.expm1(-k * dt) / dt / rates.std
+
+    return answer
+
+
+def predicted(path, name="predicted_u"):
+    return [mesh.point_fields[name] for mesh in read_series(path)]
+
+
+def test_no_rate_leaves_the_state_to_the_bit(tmp_path):
+    series = [decay(s, TIMES) for s in range(3)]
+    blueprint, _ = blueprint_of(case(), series)
+    rollout = roll_out(Given(nothing), blueprint, series[0], tmp_path / "a.pvd", n_steps=20)
+    assert rollout.n_frames == 21 and rollout.diverged is None
+    start = series[0][0].point_fields["u"]
+    assert all(np.array_equal(u, start) for u in predicted(rollout.path))
+
+
+def test_exact_rates_give_the_exact_decay_over_steps_that_differ(tmp_path):
+    series = [decay(s, TIMES) for s in range(3)]
+    blueprint, trajectories = blueprint_of(case(), series)
+    model = Given(exact_decay(blueprint, 0.75))
+    rollout = roll_out(model, blueprint, series[1], tmp_path / "a.pvd")
+    assert list(read_series(rollout.path).times) == TIMES
+    for u, mesh in zip(predicted(rollout.path), series[1], strict=True):
+        np.testing.assert_allclose(u, mesh.point_fields["u"], rtol=1e-12)
+    row = evaluate_rollouts(model, blueprint, trajectories[1:2]).rows[0]
+    assert max(row.metrics["relative_l2"]["u"]) < 1e-12 and min(row.metrics["correlation"]["u"]) > 1 - 1e-9
+    worse = evaluate_rollouts(Given(nothing), blueprint, trajectories[1:2]).rows[0]
+    np.testing.assert_allclose(worse.metrics["relative_l2"]["u"], np.expm1(0.75 * np.array(TIMES[1:])), rtol=1e-9)
+
+
+def test_history_and_the_steps_between_reach_the_operator(tmp_path):
+    series = [decay(s, TIMES) for s in range(3)]
+    blueprint, _ = blueprint_of(case(Time(history=3)), series)
+    model = Given(nothing)
+    roll_out(model, blueprint, series[0], tmp_path / "a.pvd")
+    scale = blueprint.normalisation.states
+    first = model.seen[0].x[:, -3:] * scale.std + scale.mean
+    truth = np.stack([mesh.point_fields["u"] for mesh in series[0][:3]], axis=1)
+    np.testing.assert_allclose(first, truth, rtol=1e-12)
+    step = blueprint.normalisation.step
+    np.testing.assert_allclose((model.seen[1].parameters[0, -3:] * step.std + step.mean).exp(), np.diff(TIMES)[1:4])
+
+
+def test_it_goes_on_where_it_stopped_to_the_bit(tmp_path):
+    series = [decay(s, TIMES) for s in range(3)]
+    blueprint, _ = blueprint_of(case(Time(history=2)), series)
+    model = Given(lambda batch: torch.sin(3 * batch.x[:, -1:]) - 0.3 * batch.x[:, -2:-1])
+    whole = roll_out(model, blueprint, series[0], tmp_path / "whole.pvd", n_steps=9)
+    roll_out(model, blueprint, series[0], tmp_path / "parts.pvd", n_steps=4)
+    parts = roll_out(model, blueprint, series[0], tmp_path / "parts.pvd", n_steps=9, resume=True)
+    assert parts.n_frames == whole.n_frames == 11
+    for a, b in zip(predicted(whole.path), predicted(parts.path), strict=True):
+        assert np.array_equal(a, b)
+    with pytest.raises(ValueError, match=r"parts\.pvd: expected the beginning of this rollout, got 11 frames"):
+        roll_out(model, blueprint, series[0], tmp_path / "parts.pvd", n_steps=3, resume=True)
+
+
+@pytest.mark.parametrize(("factor", "said"), [(10.0, "spreads of the training data"), (float("nan"), "not finite")])
+def test_divergence_is_said_and_not_written(tmp_path, factor, said):
+    series = [decay(s) for s in range(3)]
+    blueprint, _ = blueprint_of(case(), series)
+    model = Given(lambda batch: factor * (1 + batch.x[:, -1:].abs()))
+    rollout = roll_out(model, blueprint, series[0], tmp_path / "a.pvd", n_steps=50)
+    assert rollout.n_frames < 51 and "diverged in step" in rollout.diverged and said in rollout.diverged
+    frames = predicted(rollout.path)
+    assert len(frames) == rollout.n_frames and all(np.isfinite(u).all() for u in frames)
+    assert f"diverged in step {rollout.n_frames} " in rollout.diverged
+
+
+def test_a_mesh_that_changes_every_step(tmp_path):
+    series = [moving(s) for s in range(2)]
+    blueprint, trajectories = blueprint_of(case(), series)
+    assert trajectories[0].changes and len(trajectories[0].samples) == 6
+    rollout = roll_out(Given(exact_decay(blueprint, 0.5)), blueprint, series[0], tmp_path / "a.pvd")
+    for mesh, truth in zip(read_series(rollout.path), series[0], strict=True):
+        assert mesh.n_nodes == truth.n_nodes
+        np.testing.assert_allclose(mesh.point_fields["predicted_u"], truth.point_fields["u"], rtol=1e-9)
+    row = evaluate_rollouts(Given(exact_decay(blueprint, 0.5)), blueprint, trajectories[:1]).rows[0]
+    assert max(row.metrics["relative_l2"]["u"]) < 1e-6
+
+
+def test_forcing_must_be_known_and_is_read_at_both_ends(tmp_path):
+    heated = [
+        [m.replace(global_fields={**m.global_fields, "heat": np.array([j * 1.0])}) for j, m in enumerate(decay(s))]
+        for s in range(3)
+    ]
+    wanted = case(Time(forcing=("heat",)), inputs=("k", "heat"))
+    blueprint, _ = blueprint_of(wanted, heated)
+    model = Given(nothing)
+    roll_out(model, blueprint, heated[0], tmp_path / "a.pvd", n_steps=3)
+    scale = blueprint.normalisation.inputs
+    ends = [batch.x[0, [1, 2]] * scale.std[1] + scale.mean[1] for batch in model.seen]
+    np.testing.assert_allclose(torch.stack(ends), [[0, 1], [1, 2], [2, 3]], atol=1e-6)
+    with pytest.raises(ValueError, match="expected 12 frames, since 'heat' is to be known at all times, got 8"):
+        roll_out(model, blueprint, heated[0], tmp_path / "b.pvd", n_steps=11)
+
+
+def test_a_steady_run_says_so(tmp_path):
+    blueprint, _ = blueprint_of(case(), [decay(0)])
+    steady = dataclasses.replace(blueprint, case=blueprint.case.model_copy(update={"time": None}))
+    with pytest.raises(ValueError, match=r"expected a run whose case has \[time\], got a steady one"):
+        roll_out(Given(nothing), steady, decay(0), tmp_path / "a.pvd")
