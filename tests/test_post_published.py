@@ -104,8 +104,12 @@ def test_the_plate_with_a_hole_has_stress_concentration_three(cell_type, n, allo
     assert sigma[side, 1, 1] == pytest.approx(-1, abs=3 * allowed)
 
 
-@pytest.mark.parametrize(("cell_type", "rate", "sizes"), [("triangle", 1, (4, 8, 16)), ("quad9", 2, (2, 4, 8))])
-def test_estimates_follow_the_true_error(cell_type, rate, sizes):
+@pytest.mark.parametrize(
+    ("cell_type", "rate", "sizes", "allowed"),
+    # Quadratic cells come to one more slowly: their recovered stress is extrapolated to the curved edge of the hole.
+    [("triangle", 1, (8, 16), 0.06), ("quad", 1, (8, 16), 0.06), ("quad9", 2, (6, 12), 0.7)],
+)
+def test_estimates_follow_the_true_error(cell_type, rate, sizes, allowed):
     errors, ratios = [], []
     for n in sizes:
         mesh = plate(n, cell_type)
@@ -117,13 +121,12 @@ def test_estimates_follow_the_true_error(cell_type, rate, sizes):
         traction[mesh.point_sets["right"]] = np.stack(
             [xx * np.cos(angle) + xy * np.sin(angle), xy * np.cos(angle) + yy * np.sin(angle)], axis=1
         )
-        symmetric = mesh.replace(point_sets={**mesh.point_sets})
-        jumps = stress_residual(symmetric, "u", PLATE, fixed=["top", "bottom"], tractions={"right": traction})
+        jumps = stress_residual(mesh, "u", PLATE, fixed=["top", "bottom"], tractions={"right": traction})
         errors.append(truth)
         ratios.append((stress_error(mesh, "u", PLATE).total / truth, jumps.total / truth))
     slope = -np.log(errors[-1] / errors[-2]) / np.log(2)
     assert slope > rate - 0.2
-    assert abs(ratios[-1][0] - 1) < 0.15 and abs(ratios[-1][0] - 1) < abs(ratios[0][0] - 1) + 0.05
+    assert abs(ratios[-1][0] - 1) < min(allowed, abs(ratios[0][0] - 1))
     assert 0.5 < ratios[-1][1] < 2
 
 

@@ -57,7 +57,7 @@ def test_a_surface_in_space_has_its_tangential_gradient():
     mesh = grid(4, 4, lambda x: x, "triangle")
     turned = np.column_stack([mesh.points, mesh.points @ [1.0, 0.0]])  # the plane z = x
     mesh = mesh.replace(points=turned).with_point_fields(T=turned[:, 2])
-    assert np.allclose(patch_recovery(gradient(mesh, "T", 1)), [0.5, 0, 0.5])
+    assert np.allclose(patch_recovery(gradient(mesh, "T", 1)), [0.5, 0, 0.5], atol=1e-4)
 
 
 def test_mixed_cells():

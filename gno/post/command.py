@@ -175,9 +175,7 @@ def problem_from(text: str, mesh: Mesh) -> Problem:
     found = make(mesh) if callable(make) else None
     if not isinstance(found, Problem):
         got = type(found).__name__ if callable(make) else f"no function '{name}'"
-        raise ValueError(
-            f"--problem: expected a function that makes a gno.physics.Problem of a mesh, got {got} ({path})"
-        )
+        raise ValueError(f"--problem: expected a function Mesh -> gno.physics.Problem, got {got} ({path})")
     return found
 
 

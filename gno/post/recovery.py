@@ -19,6 +19,8 @@ Recovery = Callable[[GaussValues], Float[np.ndarray, "n_nodes ..."]]
 
 # A patch whose moments span a larger range than this has too few points, or all in one plane, for its polynomial.
 LARGEST_CONDITION = 1e6
+# Nodes evaluated at once; bounds the memory of the temporaries.
+CHUNK = 50_000
 
 
 def patch_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
@@ -53,12 +55,11 @@ def patch_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
     inside = adequate.copy()
     inside[np.unique(boundary_facets(mesh))] = False
     result = np.full((mesh.n_nodes, fit.shape[2]), np.nan)
-    for trusted in (inside, adequate, length > 0):  # the best patches that a node belongs to
-        total, count = _evaluate(flat, centre, length, powers, fit, trusted)
-        ready = (count > 0) & np.isnan(result[:, 0])
-        result[ready] = total[ready] / count[ready, None]
-        own = trusted & ready
-        result[own] = fit[own, 0]
+    result[inside] = fit[inside, 0]
+    near = _shared_cells(flat)
+    # The best patches that a node belongs to; a cell in a corner of the domain has none inside, its neighbours have.
+    for around, trusted in ((near, inside), (near @ near, inside), (near, adequate), (near, length > 0)):
+        _fill(result, around.tocsr(), trusted, (centre, length, fit), powers)
     return result.reshape(mesh.n_nodes, *values.values[0].shape[2:])
 
 
@@ -155,30 +156,42 @@ def _fit(
             right += _to_nodes(vertex[:, None], np.einsum("cqi,cqk->cik", p, here), n)
     square = matrix.reshape(n, m, m)
     size = np.linalg.eigvalsh(square)
-    inverse = np.linalg.pinv(square, rcond=1 / LARGEST_CONDITION, hermitian=True)
-    adequate = size[:, 0] * LARGEST_CONDITION > size[:, -1]
-    return inverse @ right.reshape(n, m, -1), adequate & (length > 0)
+    adequate = (size[:, 0] * LARGEST_CONDITION > size[:, -1]) & (length > 0)
+    # Where the points leave a slope open, as across a surface, it is zero; without cells nothing is wanted.
+    damping = np.where(adequate, 0.0, size[:, -1] / LARGEST_CONDITION)[:, None] * (np.arange(m) > 0)
+    damping[length == 0] = 1
+    square[:, np.arange(m), np.arange(m)] += damping
+    square[length == 0, 0, 0] = 1
+    return np.linalg.solve(square, right.reshape(n, m, -1)), adequate
 
 
-def _evaluate(
-    values: GaussValues,
-    centre: np.ndarray,
-    length: np.ndarray,
-    powers: list[tuple[int, ...]],
-    fit: np.ndarray,
-    trusted: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sum over the trusted patches that each node belongs to of their polynomials there, and how many they are."""
-    n = len(centre)
-    total, count = np.zeros((n, fit.shape[2])), np.zeros(n)
+def _shared_cells(values: GaussValues) -> sparse.csr_matrix:
+    """Non-zero in (i, j) where node i and vertex j have a cell in common."""
+    n = values.mesh.n_nodes
+    found = sparse.csr_matrix((n, n))
     for nodes, corners, _, _ in _corners(values):
-        for vertex in corners.T:
-            rows = trusted[vertex]
-            if not rows.any():
-                continue
-            at, around = vertex[rows], nodes[rows]
-            offset = (centre[around] - centre[at][:, None]) / length[at][:, None, None]
-            here = np.einsum("cni,cik->cnk", _monomials(offset, powers), fit[at])
-            total += _to_nodes(around, here, n)
-            count += np.bincount(around.ravel(), minlength=n)
-    return total, count
+        rows, columns = np.broadcast_arrays(nodes[:, :, None], corners[:, None, :])
+        found = found + sparse.csr_matrix((np.ones(rows.size), (rows.ravel(), columns.ravel())), (n, n))
+    return found
+
+
+def _fill(
+    result: np.ndarray,
+    around: sparse.csr_matrix,
+    trusted: np.ndarray,
+    patches: tuple[np.ndarray, np.ndarray, np.ndarray],
+    powers: list[tuple[int, ...]],
+) -> None:
+    """The mean of the polynomials of the trusted patches around each node that has no value yet."""
+    centre, length, fit = patches
+    missing = np.flatnonzero(np.isnan(result[:, 0]))
+    for some in np.array_split(missing, 1 + len(missing) // CHUNK):
+        pairs = around[some][:, trusted].tocoo()
+        vertex = np.flatnonzero(trusted)[pairs.col]
+        offset = (centre[some[pairs.row]] - centre[vertex]) / length[vertex][:, None]
+        here = np.einsum("ni,nik->nk", _monomials(offset, powers), fit[vertex])
+        gather = sparse.csr_matrix(
+            (np.ones(len(vertex)), (pairs.row, np.arange(len(vertex)))), (len(some), len(vertex))
+        )
+        count = np.bincount(pairs.row, minlength=len(some))
+        result[some[count > 0]] = ((gather @ here) / np.maximum(count, 1)[:, None])[count > 0]
