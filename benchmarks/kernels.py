@@ -1,0 +1,183 @@
+"""Each Triton kernel beside its plain twin and its floor, at the sizes of a mesh of a million nodes.
+
+    python benchmarks/kernels.py                   # needs CUDA
+    python benchmarks/kernels.py --compile-only    # needs only Triton: registers and spills on an H100 or H200
+
+Nodes of a square grid hang on five anchors each (level 1 at 2.5 spacings), anchors on their 20 neighbours. The floor of
+a kernel is what it has to read and write once, tables of node values included, over the bandwidth of a copy measured in
+the same run; gathers that miss the cache are what is above it. `twin` is the same function by torch alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import triton
+import triton.language as tl
+from floor import measure, seconds, size
+from torch import Tensor
+
+from gno.graph.segment import Edges, expansion, gather_sum, gather_sum_t, moments
+from gno.kernels import integral, sparse
+from gno.kernels.launch import WARPS, blocks
+from gno.nn.kernel import kernel_sum
+
+HOPPER = 90
+POINTERS = {
+    "weights": "*fp32",
+    "index": "*i64",
+    "ptr": "*i64",
+    "perm": "*i64",
+    "at_single": "*i64",
+    "at_several": "*i64",
+}
+SHORT = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+
+def compiled(width: int) -> Iterator[str]:
+    """A row of a table for every kernel in every form: registers, spills, shared memory."""
+    for name in SHORT.values():
+        rows, _, channels = blocks(width)
+        shared = {"ACC": tl.float32, "N_CHANNELS": width, "CHANNELS": channels}
+        for back, by_sender in ((False, False), (True, False), (True, True)):
+            form = {"BACKWARD": back, "BY_SENDER": by_sender, "ROWS": rows}
+            yield resources(integral._integral, name, {**shared, **form})
+        for n_sets, permuted in ((1, False), (1, True), (3, False), (3, True), (4, False), (4, True)):
+            rows_of_sets, sets, _ = blocks(width, n_sets)
+            form = {"N_SETS": n_sets, "SETS": sets, "PERMUTED": permuted, "ROWS": rows_of_sets}
+            for kernel in (sparse._moments, sparse._expansion) if n_sets > 1 else (sparse._expansion,):
+                yield resources(kernel, name, {**shared, **form})
+        yield resources(sparse._edge_products, name, {**shared, "N_SETS": 3, "ROWS": rows})
+
+
+def resources(kernel: triton.JITFunction, values: str, constants: dict) -> str:
+    """Compile for Hopper and ask the assembler what the kernel takes."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = {}
+    for name in kernel.arg_names:
+        kind = "i32" if name.startswith("n_") else POINTERS.get(name, f"*{values}")
+        signature[name] = "constexpr" if name in constants else kind
+    place = {name: (kernel.arg_names.index(name),) for name in signature}
+    aligned = {place[name]: [["tt.divisibility", 16]] for name, kind in signature.items() if kind.startswith("*")}
+    source = ASTSource(kernel, signature, {place[name]: value for name, value in constants.items()}, aligned)
+    built = triton.compile(source, target=GPUTarget("cuda", HOPPER, 32), options={"num_warps": WARPS})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(built.asm["ptx"])
+        tool = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+        done = subprocess.run(
+            [tool, "-v", f"--gpu-name=sm_{HOPPER}a", "-o", os.devnull, path], capture_output=True, text=True
+        )
+    registers = re.search(r"Used (\d+) registers", done.stderr)
+    spilled = re.search(r"(\d+) bytes spill stores", done.stderr)
+    if not registers or not spilled:
+        raise RuntimeError(f"{kernel.__name__}: expected a report of ptxas, got {done.stderr.strip()}")
+    form = ", ".join(f"{k}={v}" for k, v in constants.items() if k in ("BACKWARD", "BY_SENDER", "PERMUTED", "N_SETS"))
+    numbers = f"{registers[1]} | {spilled[1]} | {built.metadata.shared}"
+    return f"| {kernel.__name__.strip('_')} | {form} | {values} | {numbers} |"
+
+
+def links(n_nodes: int, device: str) -> Edges:
+    """From anchors, 2.5 nodes apart, to the nodes of a square grid: the nearest and its four neighbours."""
+    n, m = round(n_nodes**0.5), max(3, round(n_nodes**0.5 / 2.5))
+    x = (torch.arange(n, device=device) * m) // n
+    own = torch.cartesian_prod(x, x)
+    near = own[:, None] + torch.tensor([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], device=device)
+    near = near.clamp(0, m - 1)
+    receiver = torch.arange(n * n, device=device).repeat_interleave(5)
+    return Edges.build((near[..., 0] * m + near[..., 1]).flatten(), receiver, m * m, n * n)
+
+
+def neighbours(n_nodes: int, device: str) -> Edges:
+    """From the 20 neighbours of a square grid's nodes."""
+    n = round(n_nodes**0.5)
+    here = torch.cartesian_prod(*[torch.arange(n, device=device)] * 2)
+    offset = torch.cartesian_prod(*[torch.arange(-2, 3, device=device)] * 2)
+    offset = offset[(offset.square().sum(1) > 0) & (offset.square().sum(1) < 8)]
+    near = (here[:, None] + offset).clamp(0, n - 1)
+    receiver = torch.arange(n * n, device=device).repeat_interleave(len(offset))
+    return Edges.build((near[..., 0] * n + near[..., 1]).flatten(), receiver, n * n, n * n)
+
+
+def cases(n_nodes: int, width: int, dtype: torch.dtype) -> Iterator[tuple[str, Callable, list[Tensor], float]]:
+    """Name, function, inputs, and the bytes of its indices and weights."""
+    link, near = links(n_nodes, "cuda"), neighbours(n_nodes // 6, "cuda")
+    n_fine, n_coarse, n_near = len(link.ptr) - 1, len(link.ptr_t) - 1, len(near.ptr) - 1
+
+    def values(n: int, channels: int = width) -> Tensor:
+        return torch.randn(n, channels, device="cuda").to(dtype).requires_grad_()
+
+    w = [torch.rand(len(link.sender), device="cuda") for _ in range(3)]
+    learned, near_w, index = w[0].clone().requires_grad_(), torch.rand(len(near.sender), device="cuda"), 8
+    once = (index + 4) * len(link.sender)
+    back = once + 2 * index * len(link.sender)
+    yield "prolong, learned weights", lambda v, w: gather_sum(v, w, link), [values(n_coarse), learned], once
+    yield "restrict, learned weights", lambda u, w: gather_sum_t(u, w, link), [values(n_fine), learned], back
+    yield "moments down, 3 sets", lambda v: moments(v, w, link), [values(n_coarse)], once + 8 * len(link.sender)
+    yield (
+        "expansion down, 3 sets",
+        lambda v: expansion(v, w, link),
+        [values(n_coarse, 3 * width)],
+        once + 8 * len(link.sender),
+    )
+    turned = link.transpose()
+    yield "moments up, 3 sets", lambda v: moments(v, w, turned), [values(n_fine)], once + 8 * len(link.sender)
+    pair = [values(n_near), values(n_near)]
+    yield "kernel integral", lambda a, b: kernel_sum(a, b, near_w, near), pair, (index + 4) * len(near.sender)
+
+
+def measured(n_nodes: int, width: int, dtype: torch.dtype) -> Iterator[str]:
+    """Rows of forward, and of forward and backward together, in milliseconds."""
+    bandwidth = measure("cuda", dtype).bandwidth
+    for name, function, inputs, topology in cases(n_nodes, width, dtype):
+        times = {}
+        for way in ("plain", "triton"):
+            os.environ["GNO_KERNELS"] = way
+            out = function(*inputs)
+            grad = torch.randn_like(out)
+            del out
+            times[way] = [
+                1000 * seconds(lambda function=function, inputs=inputs: function(*inputs), "cuda"),
+                1000 * seconds(lambda f=function, x=inputs, g=grad: torch.autograd.grad(f(*x), x, g), "cuda"),
+            ]
+        # forward reads the inputs and writes the result; backward reads both and the gradient, writes those of inputs
+        floor = [size(*inputs) + size(grad) + topology]
+        floor.append(floor[0] + 2 * size(*inputs) + size(grad) + 2 * topology)
+        for what, plain, fused, least in zip(("forward", "and back"), *times.values(), floor, strict=True):
+            least *= 1000 / bandwidth
+            numbers = f"{plain:.3f} | {fused:.3f} | {plain / fused:.1f} | {least:.3f} | {fused / least:.1f}"
+            yield f"| {name} | {what} | {SHORT[dtype]} | {numbers} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--compile-only", action="store_true")
+    parser.add_argument("--nodes", type=int, default=1_000_000)
+    parser.add_argument("--width", type=int, default=128)
+    options = parser.parse_args()
+    if options.compile_only:
+        print(f"Triton {triton.__version__}, sm_{HOPPER}, {options.width} channels, {WARPS} warps\n")
+        print("| kernel | form | values | registers | bytes spilled | bytes shared |\n|---|---|---|--:|--:|--:|")
+        for row in compiled(options.width):
+            print(row, flush=True)
+        return
+    print(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Triton {triton.__version__}; {options.nodes:,} nodes\n"
+    )
+    print("| kernel | | values | twin ms | Triton ms | ratio | floor ms | × floor |\n|---|---|---|--:|--:|--:|--:|--:|")
+    for dtype in SHORT:
+        for row in measured(options.nodes, options.width, dtype):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
