@@ -200,6 +200,9 @@ def show(
     ] = None,
     warp: Annotated[str | None, typer.Option(help="Vector field that moves the mesh.")] = None,
     levels: Annotated[bool, typer.Option("--levels", help="Draw FILE and its coarser levels beside it.")] = False,
+    space_time: Annotated[
+        bool, typer.Option("--space-time", help="Draw a series along a line through the middle, against time.")
+    ] = False,
 ) -> None:
     """Show a field in a window, or as a picture where there is no display or -o is given.
 
@@ -208,7 +211,11 @@ def show(
       gno show plate.vtu --field von_mises
       gno show predicted/plate.vtu -f displacement --compare predicted_displacement --warp displacement -o error.png
       gno show predicted/plate.vtu -f predicted_von_mises --levels -o levels.png
+      gno show predicted/wave.pvd -f u --compare predicted_u -o wave.gif
+      gno show predicted/wave.pvd -f u --compare predicted_u --space-time -o wave.png
     """
+    if space_time or (output is not None and output.suffix.lower() in (".gif", ".mp4")):
+        return show_series(file, field, compare, component, output, space_time)
     from gno.mesh import read
     from gno.post.show import show as show_field
     from gno.post.show import show_levels
@@ -247,6 +254,23 @@ def demo(
     from gno.demo.run import run_demo
 
     run_demo(output, minutes=minutes, n_train=n_train, say=typer.echo)
+
+
+def show_series(
+    file: Path, field: str | None, compare: str | None, component: str | None, output: Path | None, still: bool
+) -> None:
+    """A film of a series, or its picture in space and time."""
+    from gno.mesh import read_series
+    from gno.post import animate
+    from gno.post import space_time as draw_space_time
+
+    series, part = read_series(file), int(component) if component and component.isdigit() else component
+    if field is None:
+        known = ", ".join(series[0].point_fields) or "no field at all"
+        raise ValueError(f"{file}: expected --field, one of those in the file, got none; there are: {known}")
+    draw = draw_space_time if still else animate
+    target = output or Path(f"{file.stem.replace('*', '')}-{field}-time.png")
+    typer.echo(str(draw(series, field, target, compare=compare, component=part)))
 
 
 def predict_series(

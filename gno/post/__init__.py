@@ -1,5 +1,6 @@
 """What a person does next: stress, reactions, probes, error estimates, a real solve; and pictures of all of it."""
 
+from gno.post.animation import animate, space_time
 from gno.post.curves import draw_curves
 from gno.post.fields import with_error, with_flux, with_gradient, with_stress
 from gno.post.gauss import GaussValues, cell_mean, flux, gradient, integral
@@ -10,6 +11,7 @@ from gno.post.probes import line, plane, probe_matrix
 from gno.post.reactions import Resultant, coefficients, fluid_force, heat_flow, nodal_forces, reaction
 from gno.post.recovery import l2_recovery, patch_recovery
 from gno.post.residual import flux_residual, stress_residual
+from gno.post.rollout import draw_rollout
 from gno.post.show import show, show_levels
 from gno.post.stress import Elastic, strain, strain_energy, stress
 from gno.post.tensors import components, principal, tensor_of, tresca, von_mises
@@ -19,11 +21,13 @@ __all__ = [
     "ErrorEstimate",
     "GaussValues",
     "Resultant",
+    "animate",
     "boundary_goal",
     "cell_mean",
     "coefficients",
     "components",
     "draw_curves",
+    "draw_rollout",
     "fluid_force",
     "flux",
     "flux_error",
@@ -43,6 +47,7 @@ __all__ = [
     "reaction",
     "show",
     "show_levels",
+    "space_time",
     "strain",
     "strain_energy",
     "stress",

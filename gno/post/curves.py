@@ -12,7 +12,7 @@ from jaxtyping import Float
 from gno.post.color import INK, PALE
 from gno.post.picture import write_figure
 
-_COLORS = ("#2f6db3", "#d9722e", "#3a9a5b", "#b5477d", "#7b5fc0", "#8a6d3b", "#17a2b0", "#6b6b6b")
+COLORS = ("#2f6db3", "#d9722e", "#3a9a5b", "#b5477d", "#7b5fc0", "#8a6d3b", "#17a2b0", "#6b6b6b")
 _LOSS, _WEIGHT, _SCORE = "loss ", "weight ", "validation "
 _MEAN = "score"
 
@@ -86,7 +86,7 @@ def _figure(columns: dict[str, np.ndarray]) -> Any:
 def _draw_losses(axes: Any, columns: dict[str, np.ndarray]) -> None:
     """Each term pale as it was, and in full colour averaged over a fortieth of the run."""
     for k, (name, values) in enumerate(_part(columns, _LOSS).items()):
-        color = _COLORS[k % len(_COLORS)]
+        color = COLORS[k % len(COLORS)]
         known = np.isfinite(values) & np.isfinite(columns["step"])
         steps, values = columns["step"][known], values[known]
         width = max(1, len(values) // 40)
@@ -100,7 +100,7 @@ def _draw_weights(axes: Any, columns: dict[str, np.ndarray]) -> None:
     """The weights of the terms in the colours of their losses, where they change."""
     for k, values in enumerate(_part(columns, _WEIGHT).values()):
         if np.isfinite(values).any() and np.nanmin(values) < np.nanmax(values):
-            _draw(axes, columns["step"], values, color=_COLORS[k % len(_COLORS)], lw=1.0)
+            _draw(axes, columns["step"], values, color=COLORS[k % len(COLORS)], lw=1.0)
 
 
 def _draw_scores(axes: Any, columns: dict[str, np.ndarray]) -> None:
@@ -111,7 +111,7 @@ def _draw_scores(axes: Any, columns: dict[str, np.ndarray]) -> None:
     colors: dict[str, str] = {}
     for name, values in fields.items():
         field, _, level = name.partition("@")
-        color = colors.setdefault(field, _COLORS[len(colors) % len(_COLORS)])
+        color = colors.setdefault(field, COLORS[len(colors) % len(COLORS)])
         if level:
             _draw(axes, columns["step"], values, color=color, lw=0.8, alpha=0.6, ls=(0, (4, int(level) + 1)))
             continue

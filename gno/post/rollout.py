@@ -1,0 +1,70 @@
+"""How a rollout went: its errors over time as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gno.post.color import INK, PALE
+from gno.post.curves import COLORS, read_log
+from gno.post.picture import write_figure
+
+_TITLES = {
+    "vrmse": "VRMSE",
+    "relative_l2": "relative L²",
+    "correlation": "correlation with the truth",
+    "drift": "drift of the integral",
+    "spectrum": "energy per scale, |log₁₀| off",
+    "distribution": "distribution of values, spreads off",
+}
+# What keeps a linear axis: it is about 1, or about 0.
+_LINEAR = ("correlation",)
+
+
+def draw_rollout(table: str | Path, output: str | Path | None = None) -> Path:
+    """Metrics of rollouts against time, one panel per metric, one line per field.
+
+    Args:
+        table: CSV file with the columns ``step``, ``time`` and ``<metric> <field>``.
+        output: picture file; by default the table's name with ``.png``.
+
+    Returns:
+        the picture's path.
+
+    Raises:
+        ValueError: there is no such file, or it has no row of numbers.
+    """
+    table = Path(table)
+    columns = read_log(table)
+    return write_figure(_figure(columns), Path(output) if output is not None else table.with_suffix(".png"))
+
+
+def _figure(columns: dict[str, np.ndarray]) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    metrics = list(dict.fromkeys(name.partition(" ")[0] for name in columns if " " in name))
+    n_columns = min(3, len(metrics))
+    n_rows = -(-len(metrics) // n_columns)
+    figure = Figure(figsize=(4 * n_columns, 2.8 * n_rows), dpi=200, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    time = columns.get("time", columns["step"])
+    for k, metric in enumerate(metrics):
+        axes = figure.add_subplot(n_rows, n_columns, k + 1)
+        fields = [name.partition(" ")[2] for name in columns if name.startswith(f"{metric} ")]
+        for field, color in zip(fields, COLORS * len(fields), strict=False):
+            values = columns[f"{metric} {field}"]
+            axes.plot(time, values, color=color, lw=1.6, marker="o", ms=2, label=f"{field}  {values[-1]:.3g}")
+        positive = all((columns[f"{metric} {field}"] > 0).all() for field in fields)
+        if metric not in _LINEAR and positive:
+            axes.set_yscale("log")
+        axes.set_title(_TITLES.get(metric, metric), loc="left", fontsize=10, fontweight="bold", color=INK)
+        axes.grid(visible=True, color="#e6e6e6", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#bdbdbd")
+        axes.tick_params(labelsize=8, color="#bdbdbd", labelcolor=INK)
+        axes.set_xlabel("time", fontsize=8.5, color=PALE)
+        axes.legend(fontsize=8, frameon=False)
+    return figure
