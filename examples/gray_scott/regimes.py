@@ -24,7 +24,7 @@ def saddle_node(feed: float) -> float:
 PEARSON: Mapping[str, Parameters] = MappingProxyType(
     {
         "alpha: spots that come and go": Parameters(0.010, 0.047),
-        "beta: chaos of waves": Parameters(0.014, 0.039),
+        "beta: chaos of waves": Parameters(0.026, 0.051),
         "gamma: stripes that never rest": Parameters(0.022, 0.051),
         "delta: holes in hexagons": Parameters(0.030, 0.055),
         "epsilon: spots divide and die": Parameters(0.018, 0.055),
