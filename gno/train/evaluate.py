@@ -19,13 +19,22 @@ from gno.train.normalise import Scale, columns_of
 
 
 @dataclasses.dataclass(frozen=True)
+class ScaleRow:
+    """One coarser scale of a mesh: relative L2 error by field against the restricted reference, and its anchors."""
+
+    nodes: int
+    errors: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
-    """One mesh: relative L2 error by field, its size, and the time of the operator."""
+    """One mesh: relative L2 error by field, its size, the time of the operator, and the same of each coarser scale."""
 
     file: str
     nodes: int
     errors: dict[str, float]
     seconds: float
+    scales: tuple[ScaleRow, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +69,17 @@ class Evaluation:
         return {name: max(self._column(name)) for name in self.fields}
 
     @property
+    def scales(self) -> list[ScaleRow]:
+        """Of each coarser scale, mean number of anchors and mean error over files."""
+        return [
+            ScaleRow(
+                round(statistics.fmean(row.nodes for row in rows)),
+                {name: statistics.fmean(row.errors[name] for row in rows) for name in self.fields},
+            )
+            for rows in zip(*(row.scales for row in self.rows), strict=True)
+        ]
+
+    @property
     def seconds(self) -> float:
         """Median time of the operator for one mesh."""
         return statistics.median(row.seconds for row in self.rows)
@@ -73,6 +93,7 @@ class Evaluation:
             "median": self.median,
             "worst": self.worst,
             "seconds": self.seconds,
+            "scales": [dataclasses.asdict(scale) for scale in self.scales],
         }
         return json.dumps(document, indent=2)
 
@@ -88,6 +109,11 @@ class Evaluation:
         for label, values in (("mean", self.mean), ("median", self.median), ("worst", self.worst)):
             errors = " ".join(f"{values[name]:>{width}.2%}" for name in self.fields)
             lines.append(f"{label:{first}} {'':9} {'':8} {errors}")
+        if self.scales:
+            lines.append("-" * len(head))
+        for s, scale in enumerate(self.scales, start=1):
+            errors = " ".join(f"{scale.errors[name]:>{width}.2%}" for name in self.fields)
+            lines.append(f"{f'scale {s}':{first}} {scale.nodes:9,d} {'':8} {errors}")
         return "\n".join(lines)
 
     def _column(self, name: str) -> list[float]:
@@ -98,9 +124,17 @@ def relative_errors(
     predicted: Float[Tensor, "n_nodes n_targets"], sample: MeshData, fields: tuple[FieldSpec, ...]
 ) -> dict[str, float]:
     """Relative L2 of a prediction in physical units against the targets of a raw sample, by field."""
-    one = torch.zeros(len(predicted), dtype=torch.long)
-    truth, mass = sample.y.double(), sample.mass_0.double()
-    errors = {}
+    return errors_by_field(predicted, sample.y.double(), sample.mass_0.double(), fields)
+
+
+def errors_by_field(
+    predicted: Float[Tensor, "n n_targets"],
+    truth: Float[Tensor, "n n_targets"],
+    mass: Float[Tensor, " n"],
+    fields: tuple[FieldSpec, ...],
+) -> dict[str, float]:
+    """Relative L2 on any scale."""
+    one, errors = torch.zeros(len(predicted), dtype=torch.long), {}
     for columns, field in columns_of(fields):
         error2 = mean_square((predicted - truth)[:, columns], mass, one, 1)
         size2 = mean_square(truth[:, columns], mass, one, 1)

@@ -63,13 +63,17 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """Output for one graph on the CPU: physical fields, mass shares, positions and α per level."""
+    """Output for one graph on the CPU: physical fields, mass shares, positions and α per level.
+
+    ``truth`` is the reference restricted to each level as the operator does it, where the sample has its targets.
+    """
 
     fields: list[Float[Tensor, "n_s n_targets"]]
     mass: list[Float[Tensor, " n_s"]]
     position: list[Float[Tensor, "n_s dim"]]
     attention: list[Float[Tensor, "n_s n_levels"]] | None
     seconds: float
+    truth: list[Float[Tensor, "n_s n_targets"]] | None = None
 
 
 @torch.inference_mode()
@@ -92,8 +96,9 @@ def answers(model: nn.Module, blueprint: Blueprint, samples: Iterable[MeshData])
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         n_nodes = sum(len(sample.mass_0) for sample in group)
+        truth = output.restrict(batch.y) if all(sample.y is not None for sample in group) else None
         for g, sample in enumerate(group):
-            yield _answer(output, g, blueprint, seconds * len(sample.mass_0) / n_nodes, sample)
+            yield _answer(output, truth, g, blueprint, seconds * len(sample.mass_0) / n_nodes, sample)
 
 
 def in_precision(sample: MeshData, dtype: torch.dtype) -> MeshData:
@@ -115,7 +120,9 @@ def batched(samples: Iterable[MeshData]) -> Iterator[list[MeshData]]:
         yield group
 
 
-def _answer(output: Output, graph: int, blueprint: Blueprint, seconds: float, sample: MeshData) -> Answer:
+def _answer(
+    output: Output, truth: list[Tensor] | None, graph: int, blueprint: Blueprint, seconds: float, sample: MeshData
+) -> Answer:
     rows = [batch == graph for batch in output.batch]
     decode = blueprint.normalisation.targets.decode
     alpha = output.attention
@@ -128,6 +135,7 @@ def _answer(output: Output, graph: int, blueprint: Blueprint, seconds: float, sa
         [p[r].double().cpu() for p, r in zip(output.position, rows, strict=True)],
         None if alpha is None else [a[r].double().cpu() for a, r in zip(alpha, rows, strict=True)],
         seconds,
+        None if truth is None else [decode(y[r].cpu()) for y, r in zip(truth, rows, strict=True)],
     )
 
 

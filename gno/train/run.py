@@ -16,7 +16,7 @@ from gno.graph import MeshData, build_sample
 from gno.mesh import Mesh
 from gno.train.blueprint import Blueprint
 from gno.train.case import Case
-from gno.train.evaluate import Evaluation, Row, relative_errors
+from gno.train.evaluate import Evaluation, Row, ScaleRow, errors_by_field, relative_errors
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Progress
 from gno.train.optimisers import Optimiser
@@ -246,6 +246,10 @@ class Run:
             f"best after {progress['step']} steps and {progress['seconds']:.0f} s: {score}"
         )
 
+    def _check_steady(self, instead: str) -> None:
+        if self.blueprint.case.time is not None:
+            raise ValueError(f"{self.directory}: expected a steady run, got one in time; use {instead}")
+
     def predict(self, mesh: Mesh | str | Path) -> Prediction:
         """Fields on one mesh (or file), and on its coarser levels.
 
@@ -256,6 +260,7 @@ class Run:
 
     def predict_many(self, meshes: Iterable[Mesh | str | Path]) -> Iterator[Prediction]:
         """Predictions in the order of the meshes, computed in batches as they are asked for."""
+        self._check_steady("roll_out")
         known: list[tuple[Mesh, float]] = []
 
         def prepared() -> Iterator[MeshData]:
@@ -308,11 +313,14 @@ class Run:
         sources: list[Source] = [source if isinstance(source, Mesh) else Path(source) for source in meshes]
         if not sources:
             raise ValueError("meshes to evaluate: expected at least one, got none")
+        self._check_steady("evaluate_rollouts")
         spec = self.blueprint.spec
         samples = samples_of(sources, spec, self.blueprint.case)
         rows = []
         for source, sample, answer in zip(sources, samples, answers(self.model, self.blueprint, samples), strict=True):
             name = source.source if isinstance(source, Mesh) else str(source)
             errors = relative_errors(answer.fields[0], sample, spec.targets)
-            rows.append(Row(name, len(sample.mass_0), errors, answer.seconds))
+            levels = zip(answer.fields[1:], (answer.truth or [])[1:], answer.mass[1:], strict=True)
+            scales = tuple(ScaleRow(len(u), errors_by_field(u, y, m, spec.targets)) for u, y, m in levels)
+            rows.append(Row(name, len(sample.mass_0), errors, answer.seconds, scales))
         return Evaluation(tuple(rows))
