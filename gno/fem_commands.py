@@ -83,15 +83,24 @@ def post(
     if drag:
         if viscosity is None:
             raise ValueError("--viscosity: expected a number for --drag, got none")
-        flow = {"velocity": command.fields(velocity), "pressure": pressure, "viscosity": viscosity}
-        found = report.report_fluid(found, drag, **flow, density=density, speed=speed, length=length)
+        found = report.report_fluid(
+            found,
+            drag,
+            velocity=command.fields(velocity),
+            pressure=pressure,
+            viscosity=viscosity,
+            density=density,
+            speed=speed,
+            length=length,
+        )
+    target = file if output is None else output
     written = [] if output is None else [(found.mesh, output)]
     for k, text in enumerate(line or [], 1):
-        written.append((line_probe(found.mesh, *command.two_places(text, "--line")), command.beside(output, "line", k)))
+        written.append((line_probe(found.mesh, *command.two_places(text, "--line")), command.beside(target, "line", k)))
     for k, text in enumerate(cut or [], 1):
         place, normal = command.two_places(text, "--cut")
         grid = plane_probe(found.mesh, place, normal, command.spacing_of(mesh))
-        written.append((grid, command.beside(output, "cut", k)))
+        written.append((grid, command.beside(target, "cut", k)))
     typer.echo(found.to_json() if as_json else str(found))
     for made, path in written:
         write(made, path)

@@ -102,7 +102,7 @@ def report_fluid(
     report: Report,
     set: str,
     *,
-    velocity: str,
+    velocity: str | Sequence[str],
     pressure: str,
     viscosity: float,
     density: float,
