@@ -281,7 +281,10 @@ def predict_series(
     from gno.mesh.xdmf import SUFFIXES
     from gno.mesh.xdmfwriter import write_xdmf
 
-    starts = [file.with_name(file.stem.replace("*", "").rstrip("_-.") + ".pvd") for file in files]
+    names = [file.stem.replace("*", "").rstrip("_-.") for file in files]
+    if len(set(names)) < len(names):  # one folder per series, the same name in each
+        names = [f"{file.resolve().parent.name}_{name}" for file, name in zip(files, names, strict=True)]
+    starts = [file.with_name(f"{name}.pvd") for file, name in zip(files, names, strict=True)]
     failed = False
     for file, target in zip(files, output_paths(starts, folder, ".pvd"), strict=True):
         rollout = run.roll_out(file, target, n_steps=steps, step=step, resume=resume)

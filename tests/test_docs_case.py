@@ -14,7 +14,7 @@ from gno.nn import OperatorConfig
 from gno.nn.config import PRESETS
 from gno.train import Case, Data, Model, Training, load_case
 from gno.train.blueprint import DENSE
-from gno.train.case import Part, Physics, hierarchy_knobs, operator_knobs
+from gno.train.case import Part, Physics, Time, hierarchy_knobs, operator_knobs
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "case.md"
@@ -89,7 +89,13 @@ def knobs() -> list[str]:
     return rows
 
 
-TABLES = {"data": section(Data), "model": knobs(), "training": section(Training), "physics": section(Physics)}
+TABLES = {
+    "data": section(Data),
+    "model": knobs(),
+    "training": section(Training),
+    "physics": section(Physics),
+    "time": section(Time),
+}
 
 
 def page_with_tables(page: str) -> str:
@@ -111,11 +117,13 @@ def test_the_tables_are_those_of_the_code(name):
 
 
 def test_every_key_is_explained():
-    for part in (Data, Training, Physics):
+    for part in (Data, Training, Physics, Time):
         assert set(part.model_fields) <= set(arguments(part.__doc__ or ""))
     known = {**arguments(SampleSpec.fit.__doc__ or ""), **arguments(OperatorConfig.__doc__ or "")}
     assert {*hierarchy_knobs(), *operator_knobs()} <= set(known)
-    assert set(Case.model_fields) == {"data", "model", "training", "physics"} and set(Model.model_fields) == {"size"}
+    assert set(Case.model_fields) == {"data", "model", "training", "physics", "time"} and set(Model.model_fields) == {
+        "size"
+    }
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/case.md"])
