@@ -170,9 +170,8 @@ def main() -> None:
         for row in compiled(options.width):
             print(row, flush=True)
         return
-    print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Triton {triton.__version__}; {options.nodes:,} nodes\n"
-    )
+    versions = f"torch {torch.__version__}, Triton {triton.__version__}"
+    print(f"{torch.cuda.get_device_name()}, {versions}; {options.nodes:,} nodes\n")
     print("| kernel | | values | twin ms | Triton ms | ratio | floor ms | × floor |\n|---|---|---|--:|--:|--:|--:|--:|")
     for dtype in SHORT:
         for row in measured(options.nodes, options.width, dtype):

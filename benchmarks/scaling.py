@@ -81,7 +81,7 @@ def one(options: argparse.Namespace) -> dict:
 
     def step() -> None:
         with autocast:
-            losses = objective(batch)
+            losses = objective(batch, 0.0)
         losses.sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()

@@ -56,7 +56,7 @@ class Step:
 
     def backward(self) -> torch.Tensor:
         with torch.autocast(self.device, dtype=self.precision, enabled=self.precision is not None):
-            losses = self.objective(self.batch)
+            losses = self.objective(self.batch, 0.0)
         losses.sum().backward()
         return losses.detach()
 
@@ -196,7 +196,7 @@ def saved_bytes(step: Step) -> int:
 
     own = {p.untyped_storage().data_ptr() for p in step.model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        losses = step.objective(step.batch)
+        losses = step.objective(step.batch, 0.0)
     losses.sum().backward()
     return sum(size for place, size in kept.items() if place not in own)
 
