@@ -152,7 +152,8 @@ class Parameters:
 
     def get(self, name: str, default: float) -> Tensor | float:
         """The parameter, or a constant where it is not given."""
-        return self[name] if name in self else default
+        self.names_read.add(name)
+        return self._given.get(name, default)
 
     def __getitem__(self, name: str) -> Tensor:
         self.names_read.add(name)

@@ -149,19 +149,21 @@ def _kernel(problem: Problem) -> np.ndarray:
 
 
 def constrained(problem: Problem, matrix: sp.csr_array) -> sp.csr_array:
-    """The matrix of the free unknowns in the numbering of all: given and repeating ones get a row of their own."""
+    """The matrix of the free unknowns in the numbering of all.
+
+    What is given, repeats another, or belongs to a node without cells gets a row of its own.
+    """
     n, c = problem.fixed.shape
     owner = problem.repeats.cpu().numpy()[:, None] * c + np.arange(c)
     owner = np.where(problem.fixed.cpu().numpy(), -1, owner).ravel()
     entries = matrix.tocoo()
     row, column = owner[entries.row], owner[entries.col]
     kept = (row >= 0) & (column >= 0)
-    idle = np.setdiff1d(np.arange(n * c), owner)
+    alone = np.flatnonzero(np.bincount(row[kept], minlength=n * c) == 0)
     size = np.abs(matrix.diagonal()).mean()
-    index = (np.concatenate([row[kept], idle]), np.concatenate([column[kept], idle]))
-    return sp.coo_array(
-        (np.concatenate([entries.data[kept], np.full(len(idle), size)]), index), shape=matrix.shape
-    ).tocsr()
+    index = (np.concatenate([row[kept], alone]), np.concatenate([column[kept], alone]))
+    data = np.concatenate([entries.data[kept], np.full(len(alone), size)])
+    return sp.coo_array((data, index), shape=matrix.shape).tocsr()
 
 
 def multigrid(
