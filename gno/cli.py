@@ -280,6 +280,7 @@ def predict_series(
     from gno.mesh import read_series
     from gno.mesh.xdmf import SUFFIXES
     from gno.mesh.xdmfwriter import write_xdmf
+    from gno.train import Interrupted
 
     names = [file.stem.replace("*", "").rstrip("_-.") for file in files]
     if len(set(names)) < len(names):  # one folder per series, the same name in each
@@ -287,7 +288,11 @@ def predict_series(
     starts = [file.with_name(f"{name}.pvd") for file, name in zip(files, names, strict=True)]
     failed = False
     for file, target in zip(files, output_paths(starts, folder, ".pvd"), strict=True):
-        rollout = run.roll_out(file, target, n_steps=steps, step=step, resume=resume)
+        try:
+            rollout = run.roll_out(file, target, n_steps=steps, step=step, resume=resume)
+        except Interrupted as error:
+            typer.echo(f"\n{error}; --resume goes on", err=True)
+            raise typer.Exit(130) from None
         typer.echo(f"{target}  {rollout.n_frames} frames  {rollout.seconds:.2f} s")
         if rollout.diverged:
             failed = True

@@ -39,6 +39,8 @@ class Evolution(nn.Module):
         forcing: names of the inputs that change with time.
     """
 
+    forced: Tensor
+    whole: Tensor
     gain: Tensor
     log_step: Tensor
 
@@ -48,8 +50,9 @@ class Evolution(nn.Module):
         super().__init__()
         assert normalisation.states is not None and normalisation.step is not None
         self.operator = operator
-        self.forced = state_columns(spec, forcing)
-        self.globals = global_columns(spec, forcing)
+        # columns as tensors that live on the device: a list would be copied there at every step
+        self.register_buffer("forced", torch.tensor(state_columns(spec, forcing), dtype=torch.long), persistent=False)
+        self.register_buffer("whole", torch.tensor(global_columns(spec, forcing), dtype=torch.long), persistent=False)
         # in the precision of the operator: there are devices without float64
         dtype = next((weight.dtype for weight in operator.parameters()), torch.float64)
         gain = normalisation.targets.std / normalisation.states.std
@@ -72,13 +75,10 @@ class Evolution(nn.Module):
             forcing: at the beginning and at the end of the step.
             steps: Δt between the states of the past, and the one to take last, in the user's unit.
         """
-        ready, x = copy.copy(mesh), mesh.x
-        if self.forced:
-            x = x.clone()
-            x[:, self.forced] = forcing[:, 0]
+        ready, x = copy.copy(mesh), mesh.x.index_copy(1, self.forced, forcing[:, 0])
         x = torch.cat([x, forcing[:, 1], past.flatten(1)], dim=1)
         mean, std = self.log_step.to(x.dtype)
-        parameters = x.index_select(0, mesh.ptr[:-1])[:, self.globals]
+        parameters = x.index_select(0, mesh.ptr[:-1]).index_select(1, self.whole)
         ready.x, ready.parameters = x, torch.cat([parameters, (steps.log().to(x.dtype) - mean) / std], dim=1)
         return ready
 
