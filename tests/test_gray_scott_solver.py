@@ -80,6 +80,16 @@ def test_finite_elements_meet_differences_with_second_order():
     assert rate(errors, 1 / np.array(counts)) > 1.85
 
 
+def test_differences_are_of_fourth_order():
+    errors, counts = [], (16, 32, 64)
+    for n in counts:
+        x, y = np.meshgrid(*[2 * np.pi * np.arange(n) / n] * 2, indexing="ij")
+        wave = np.stack([np.sin(x) * np.cos(2 * y), np.cos(x)], axis=-1)
+        exact = -((2 * np.pi) ** 2) * wave * [5, 1]
+        errors.append(np.abs(finite_difference.laplacian(wave, 1 / n) - exact).max() / np.abs(exact).max())
+    assert rate(errors, 1 / np.array(counts)) == pytest.approx(4, abs=0.1)
+
+
 def test_time_steps_are_of_second_order():
     square = domains.periodic_square(0, 1 / 24)
     start = domains.random_start(0, square.mesh.points, period=1.0, correlation=0.12)
