@@ -1,10 +1,12 @@
 """From a case to a trained operator, and from that to predictions."""
 
-from gno.train.case import Case, Data, Model, Training, load_case
+from gno.train.case import Case, Data, Model, Time, Training, load_case
 from gno.train.evaluate import Evaluation
 from gno.train.interrupt import Interrupted
 from gno.train.predict import Prediction
+from gno.train.rollout import Rollout
 from gno.train.run import Run, train
+from gno.train.time_metrics import RolloutEvaluation
 
 __all__ = [
     "Case",
@@ -13,7 +15,10 @@ __all__ = [
     "Interrupted",
     "Model",
     "Prediction",
+    "Rollout",
+    "RolloutEvaluation",
     "Run",
+    "Time",
     "Training",
     "load_case",
     "train",
