@@ -84,6 +84,7 @@ def test_resumed_with_weights_that_adapt_it_ends_to_the_bit(tmp_path, kind):
     rows = [line.split(",") for line in (whole / "log.csv").read_text().splitlines()]
     weights = {name: row for name, row in zip(rows[0], rows[-3], strict=True) if name.startswith("weight")}
     assert len(weights) == 6
+    assert {"floor intra", "floor work", "floor balance"} <= set(rows[0])
 
 
 def test_terms_can_be_composed(tmp_path):

@@ -13,7 +13,7 @@ from gno.post.color import INK, PALE
 from gno.post.picture import write_figure
 
 COLORS = ("#2f6db3", "#d9722e", "#3a9a5b", "#b5477d", "#7b5fc0", "#8a6d3b", "#17a2b0", "#6b6b6b")
-_LOSS, _WEIGHT, _SCORE = "loss ", "weight ", "validation "
+_LOSS, _WEIGHT, _FLOOR, _SCORE = "loss ", "weight ", "floor ", "validation "
 _MEAN = "score"
 
 
@@ -22,7 +22,8 @@ def draw_curves(log: str | Path, output: str | Path | None = None) -> Path:
 
     Args:
         log: CSV file with the columns ``step``, ``seconds``, ``lr``, ``loss <term>``, ``weight <term>``,
-            ``validation <field>``, ``validation <field>@<level>`` and ``validation score``; cells may be empty.
+            ``floor <term>``, ``validation <field>``, ``validation <field>@<level>`` and ``validation score``; cells may
+            be empty.
         output: picture file; by default ``curves.png`` beside the log.
 
     Returns:
@@ -84,7 +85,7 @@ def _figure(columns: dict[str, np.ndarray]) -> Any:
 
 
 def _draw_losses(axes: Any, columns: dict[str, np.ndarray]) -> None:
-    """Each term pale as it was, and in full colour averaged over a fortieth of the run."""
+    """Each term pale as it was, and in full colour averaged over a fortieth of the run; dotted its floor."""
     for k, (name, values) in enumerate(_part(columns, _LOSS).items()):
         color = COLORS[k % len(COLORS)]
         known = np.isfinite(values) & np.isfinite(columns["step"])
@@ -94,6 +95,7 @@ def _draw_losses(axes: Any, columns: dict[str, np.ndarray]) -> None:
         if len(values) >= width:
             smooth = np.convolve(values, np.ones(width) / width, mode="valid")
             _draw(axes, steps[width // 2 :][: len(smooth)], smooth, color=color, lw=1.6, label=name)
+        _draw(axes, columns["step"], columns.get(f"{_FLOOR}{name}", np.zeros(0)), color=color, lw=0.8, ls=":")
 
 
 def _draw_weights(axes: Any, columns: dict[str, np.ndarray]) -> None:

@@ -77,10 +77,8 @@ class FieldLoss:
 
 
 def _mean_of_labelled(values: Float[Tensor, " n_graphs"], batch: Batch) -> Float[Tensor, ""]:
-    """Mean over the meshes that have their targets; zero if none has."""
-    if "labelled" not in batch:
-        return values.mean()
-    return torch.where(batch.labelled, values, 0.0).sum() / batch.labelled.sum().clamp(min=1)
+    """Mean over the meshes; those without targets add nothing, so that every mesh with them counts the same."""
+    return torch.where(batch.labelled, values, 0.0).mean() if "labelled" in batch else values.mean()
 
 
 def mean_square(

@@ -213,6 +213,18 @@ def _with_floor(case: Case, units: losses.Units) -> list[losses.Intra | losses.C
     return found
 
 
+def floors_of(samples: Sequence[Any], terms: Sequence[Term]) -> dict[str, float]:
+    """What the reference solutions leave of each loss, by its name: a mean over the labelled meshes, in its units."""
+    found = {}
+    for term in terms:
+        key = f"floor_{term.name}"
+        values = [float(sample[key]) for sample in samples if key in sample and is_labelled(sample)]
+        if values:
+            is_square = isinstance(term.loss, losses.Intra)
+            found[term.name] = sum(v**0.5 if is_square else v for v in values) / len(values)
+    return found
+
+
 def measure_of(case: Case) -> losses.Measure:
     """What says how wrong a field is: the excess of its energy, or its residual."""
     physics = case.physics

@@ -31,6 +31,7 @@ class Report:
         scores: names of the validation scores.
         step: rows after this step are dropped from an existing log, for they will be written again.
         n_samples: training meshes, for the rate.
+        floors: what reference solutions leave of some losses; in each row of losses, to compare with.
         bar: whether to draw the bar.
     """
 
@@ -44,11 +45,13 @@ class Report:
         step: int,
         n_samples: int,
         bar: bool,
+        floors: Mapping[str, float] | None = None,
     ) -> None:
         self.settings, self.n_samples, self.first_step = settings, n_samples, step
         self.columns = ["step", "epoch", "seconds", "lr", "gradient_norm", "memory_mb"]
         self.columns += [f"{what} {name}" for what in ("loss", "weight") for name in losses]
-        self.columns += [f"validation {name}" for name in scores]
+        self.floors = {f"floor {name}": value for name, value in (floors or {}).items()}
+        self.columns += [*self.floors, *(f"validation {name}" for name in scores)]
         self.path = folder / "log.csv" if folder else None
         self.bar = _bar() if bar and folder else None
         self.events = _tensorboard(folder) if folder else None
@@ -77,7 +80,7 @@ class Report:
     ) -> None:
         """A row of training losses, before their weights, and of these."""
         values = {f"loss {name}": value for name, value in losses.items()}
-        values |= {f"weight {name}": value for name, value in weights.items()}
+        values |= {f"weight {name}": value for name, value in weights.items()} | self.floors
         self._write(progress, {"lr": lr, "gradient_norm": norm, "memory_mb": memory_mb(), **values})
         self.last = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
         self._draw(progress)

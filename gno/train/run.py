@@ -20,7 +20,7 @@ from gno.train.evaluate import Evaluation, Row, ScaleRow, errors_by_field, relat
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Progress
 from gno.train.optimisers import Optimiser
-from gno.train.physics import WEIGHTINGS, is_labelled, with_given
+from gno.train.physics import WEIGHTINGS, floors_of, is_labelled, with_given
 from gno.train.predict import Prediction, answers, prediction
 from gno.train.report import Report
 from gno.train.rollout import Rollout, evaluate_rollouts, evolution_of, roll_out
@@ -136,6 +136,7 @@ def _run_loop(
         step=restored[1].step if restored else 0,
         n_samples=len(task.samples),
         bar=bar,
+        floors=floors_of(samples["train"], task.terms) if blueprint.case.physics else None,
     )
     with Stop() as stop, report:
         loop = Loop(
