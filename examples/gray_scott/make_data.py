@@ -1,6 +1,6 @@
 """Trajectories of Gray–Scott as .pvd series, for training and for tests.
 
-    python examples/gray_scott/make_data.py holes              # 112 trajectories in gray_scott/holes, ten minutes of one core
+    python examples/gray_scott/make_data.py holes  # 112 trajectories in gray_scott/holes, ten minutes of one core
     python examples/gray_scott/make_data.py sphere --train 256 --spacing 0.014
     python examples/gray_scott/make_data.py --mesh bunny.vtu   # on a mesh of yours
 
