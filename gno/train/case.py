@@ -330,7 +330,7 @@ class Time(Part):
     stride: Annotated[int, Field(ge=1)] = 1
     step: Annotated[float, Field(gt=0)] | None = None
     unroll: Annotated[int, Field(ge=1)] = 4
-    gradient: Annotated[int, Field(ge=1)] = 2
+    gradient: Annotated[int, Field(ge=1)] = 1
     noise: Annotated[float, Field(ge=0)] = 0.0
 
 
