@@ -64,7 +64,7 @@ def _figure(columns: dict[str, np.ndarray]) -> Any:
         axes.grid(visible=True, color="#e6e6e6", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("#bdbdbd")
-        axes.tick_params(labelsize=8, color="#bdbdbd", labelcolor=INK)
+        axes.tick_params(which="both", labelsize=8, color="#bdbdbd", labelcolor=INK)
         axes.set_xlabel("time", fontsize=8.5, color=PALE)
         axes.legend(fontsize=8, frameon=False)
     return figure
