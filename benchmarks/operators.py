@@ -40,15 +40,12 @@ def square(n: int) -> Mesh:
 
 
 def seconds(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median of each, taken in turns so that a busy moment meets all of them."""
+    """Median of processor time of each with warm caches, in turns so that a busy moment meets all of them."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
     for _ in range(repeats):
         for name, step in steps.items():
-            start = time.perf_counter()
             step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(_timed(step))
     return {name: statistics.median(found) for name, found in times.items()}
 
 
@@ -61,9 +58,9 @@ def bandwidth() -> float:
 
 
 def _timed(step: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     step()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def contenders(A: Sparse, n_columns: int) -> dict[str, Callable[[], object]]:
@@ -135,7 +132,7 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=list(SIDES), help="nodes along a side")
-    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--repeats", type=int, default=11)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
@@ -149,7 +146,7 @@ def main() -> None:
         "",
         f"Written by `benchmarks/operators.py`. {machine()}; load {load:.1f} at the start.",
         "",
-        "The last six columns are times over gno's, medians taken in turns: above 1, gno is faster.",
+        "Processor time. The last six columns are times over gno's, medians taken in turns: above 1, gno is faster.",
         "",
         *(header, rule, *table),
         "",
