@@ -139,10 +139,12 @@ class Sparse:
 
 
 def _join(parts: Sequence[Rows]) -> Rows:
+    large = sum(len(part.index) for part in parts) >= 2**31
     ptr, index, column, entry = [parts[0].ptr[:1]], [], 0, 0
     for part in parts:
-        ptr.append(part.ptr[1:] + entry)
-        index.append(part.index + column)
+        rows, columns = (part.ptr.long(), part.index.long()) if large else (part.ptr, part.index)
+        ptr.append(rows[1:] + entry)
+        index.append(columns + column)
         column, entry = column + part.n_columns, entry + len(part.index)
     return Rows(torch.cat(ptr), torch.cat(index), torch.cat([part.value for part in parts]), column)
 
