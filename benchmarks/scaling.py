@@ -153,6 +153,8 @@ def table(rows: list[dict]) -> str:
         cells.append(f"{1e6 * r['step'] / r['nodes']:.1f}" if "step" in r else "—")
         lines.append(f"| {' | '.join(cells)} |")
     large = [r for r in rows if r["nodes"] > 5000]
+    if len(large) < 2:
+        return "\n".join(lines)
     growth = [
         f"{name} N^{exponent(rows, name):.2f}, from 10k nodes on N^{exponent(large, name):.2f}"
         for name in ("forward", "step")
