@@ -372,3 +372,15 @@ def test_a_species_at_rest_stays_at_rest():
     mesh = box(2)
     domain, rest = build_domain(mesh), torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(mesh.n_nodes, 2)
     assert residual(gray_scott, domain, rest, GRAY_SCOTT).abs().max() < 1e-16
+
+
+def test_the_driven_cavity_is_that_of_ghia():
+    mesh = box(24, bend=0.0)
+    moving = Dirichlet("top", (1.0, 0.0), components=(0, 1))
+    still = [Dirichlet(side, 0.0, components=(0, 1)) for side in ("left", "right", "bottom")]  # the lid's ends too
+    level = Dirichlet(lambda x: (x == 0).all(1), 0.0, components=2)
+    values = solve(build_problem(mesh, navier_stokes, {"viscosity": 0.01}, [moving, *still, level])).values
+    middle = np.isclose(mesh.points[:, 0], 0.5)
+    # U. Ghia, K. N. Ghia, C. T. Shin, J. Comput. Phys. 48 (1982) 387–411, table I: −0.2109 at y = 0.4531.
+    assert float(values[middle, 0].min()) == pytest.approx(-0.2109, abs=0.004)
+    assert mesh.points[middle, 1][values[middle, 0].argmin()] == pytest.approx(0.4531, abs=1 / 24)
