@@ -159,14 +159,18 @@ def with_given(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> Me
     """The sample with its given values: ``fixed`` and ``given``, (n_0, n_targets), physical units."""
     if case.physics is None or not case.physics.dirichlet:
         return sample
-    columns = unknown_columns(case, spec).numpy()
-    fixed, values = (np.zeros((mesh.n_nodes, len(columns)), kind) for kind in (bool, np.float64))
+    n = len(unknown_columns(case, spec))
+    fixed, values = (np.zeros((mesh.n_nodes, n), kind) for kind in (bool, np.float64))
     domain = build_domain(mesh)
     for condition in dirichlet(case.physics):
         condition.apply(mesh, domain, fixed, values)
-    sample.fixed = torch.zeros(mesh.n_nodes, spec.n_targets, dtype=torch.bool)
-    sample.given = torch.zeros(mesh.n_nodes, spec.n_targets, dtype=torch.float64)
-    sample.fixed[:, columns], sample.given[:, columns] = torch.from_numpy(fixed), torch.from_numpy(values)
+    return _with_columns(sample, torch.from_numpy(fixed), torch.from_numpy(values), unknown_columns(case, spec), spec)
+
+
+def _with_columns(sample: MeshData, fixed: Tensor, values: Tensor, columns: Tensor, spec: SampleSpec) -> MeshData:
+    sample.fixed = torch.zeros(len(fixed), spec.n_targets, dtype=torch.bool)
+    sample.given = torch.zeros(len(fixed), spec.n_targets, dtype=torch.float64)
+    sample.fixed[:, columns], sample.given[:, columns] = fixed, values
     return sample
 
 
@@ -177,7 +181,8 @@ def with_physics(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> 
     law = law_of(physics, case.data.folder)
     parameters = {name: _given(value) for name, value in physics.parameters.items()}
     problem = build_problem(mesh, law, parameters, conditions(physics))
-    sample = with_given(sample, mesh, case, spec)
+    if physics.dirichlet:
+        _with_columns(sample, problem.fixed, problem.values, unknown_columns(case, spec), spec)
     sample.physics = prepare(problem, sample)
     sample.labelled = torch.tensor([sample.y is not None])
     for name in physics.conserve:
@@ -193,7 +198,7 @@ def _measure_floors(sample: MeshData, case: Case, spec: SampleSpec) -> None:
     columns = unknown_columns(case, spec)
     u = None if sample.y is None else sample.y[:, columns].double()
     physical = losses.Units(torch.zeros(len(columns)), torch.ones(len(columns)), columns)
-    batch = collate([sample])
+    batch = None if u is None else collate([sample])
     with torch.no_grad():
         for term in _with_floor(case, physical):
             floor = torch.zeros(1).double() if u is None else term.of_field(batch, u)
