@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec
+from gno.graph.segment import segment_sum
 from gno.nn import Output
 from gno.train.normalise import Scale, columns_of
 
@@ -87,12 +88,12 @@ def mean_square(
     graph: Int[Tensor, " n_nodes"],
     n_graphs: int,
 ) -> Float[Tensor, " n_graphs"]:
-    """Σ_i m_i |v_i|² / Σ_i m_i of every graph.
+    """Σ_i m_i |v_i|² / Σ_i m_i of every graph, whose nodes follow one another; summed in a fixed order on any device.
 
     >>> mean_square(torch.tensor([[3.0], [1.0]]), torch.tensor([1.0, 3.0]), torch.zeros(2, dtype=torch.long), 1)
     tensor([3.])
     """
-    zero = torch.zeros(n_graphs, dtype=values.dtype, device=values.device)
     mass = mass.detach().to(values.dtype)
-    total = zero.index_add(0, graph, mass)
-    return zero.index_add(0, graph, mass * values.square().sum(1)) / total
+    ptr = torch.searchsorted(graph, torch.arange(n_graphs + 1, device=graph.device))
+    total, square = segment_sum(torch.stack([mass, mass * values.square().sum(1)], dim=1), ptr).unbind(1)
+    return square / total
