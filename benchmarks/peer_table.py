@@ -74,8 +74,8 @@ def _headline(row: Row) -> str:
     threads = f", {row['threads']} threads" if row["device"] == "cpu" else ""
     clock = " of processor time" if row.get("clock") == "processor" else ""
     return (
-        f"### {row['data']}: {row['minutes']:g} minutes{clock}, {row['n_train']} training and {row['n_test']} test meshes"
-        f"{meshes}; {row.get('machine', 'unknown machine')}{threads}"
+        f"### {row['data']}: {row['minutes']:g} minutes{clock}, {row['n_train']} training and {row['n_test']} test "
+        f"meshes{meshes}; {row.get('machine', 'unknown machine')}{threads}"
     )
 
 
