@@ -180,10 +180,10 @@ def start(job: dict) -> dict:
 def table(results: list[dict]) -> str:
     """Mean and deviation over seeds, as Markdown, claim by claim."""
     first = results[0]
+    n_seeds = len({r["seed"] for r in results})
     lines = [
-        f"{N_TRAIN} training domains ({N_WEIGHTS} for the weights), {N_TEST} unseen ones, "
-        f"about {first['nodes']:.0f} nodes each; one thread, {len({r['seed'] for r in results})} seeds; "
-        f"{first['machine']}, torch {first['torch']}.",
+        f"{N_TRAIN} training domains ({N_WEIGHTS} for the weights), {N_TEST} unseen ones, {first['nodes']:.0f} nodes; "
+        f"one thread, {n_seeds} seeds; {first['machine']}, torch {first['torch']}.",
         "",
         "| claim | data | variant | processor minutes | error | between scales | integral | balance | work | steps |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
