@@ -8,6 +8,7 @@ import torch
 from test_physics_losses import grid
 from test_train_resume import assert_same_end, stop_after
 
+from gno.mesh import node_mass
 from gno.physics import Dirichlet, build_problem, diffusion, solve
 from gno.train import Case, Data, Interrupted, Model, Run, Training, load_case, train
 from gno.train.case import Physics
@@ -156,3 +157,17 @@ def test_a_vector_field_without_labels(tmp_path):
     u = run.predict(domain(1)).mesh.point_fields["predicted_u"]
     assert u.shape[1] == 2 and (u[domain(1).points[:, 0] == 0, 0] == 0).all() and (u[:, 1] != 0).all()
     assert torch.isfinite(torch.from_numpy(u)).all()
+
+
+def test_consistent_scales_are_restrictions_of_what_has_its_given_values(tmp_path):
+    meshes = {"train": [domain(s) for s in range(4)]}
+    gaps = []
+    for consistent in (False, True):
+        folder = tmp_path / str(consistent)
+        run = train(case({"consistent": consistent}, epochs=1), folder, meshes=meshes, progress=False)
+        prediction = Run.load(folder).predict(domain(9))
+        whole = node_mass(domain(9)) @ prediction.mesh.point_fields["predicted_u"]
+        parts = [level.point_fields["mass"] @ level.point_fields["predicted_u"] for level in prediction.levels]
+        gaps.append(max(abs(part / whole - 1) for part in parts))
+        assert run.model.consistent == consistent
+    assert gaps[1] < 1e-5 < 1e-3 < gaps[0]

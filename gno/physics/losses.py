@@ -188,8 +188,7 @@ class Conserved:
         return ((self._value(batch, u) - goal) / self._size(batch)).abs().mean(1) * (self.goal is not None)
 
     def _value(self, batch: Batch, u: Tensor) -> Tensor:
-        problem = batch.physics.problem
-        return self.functional(problem, problem.lift(u), batch.pos_0_batch)
+        return self.functional(batch.physics.problem, u, batch.pos_0_batch)
 
     def _size(self, batch: Batch) -> Tensor:
         return batch[f"size_{self.name}"]

@@ -66,7 +66,8 @@ class Blueprint:
         """The operator with fresh weights; the caller's random numbers are left alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return (Lifted if self.case.physics else NeuroScale)(self.config)
+            physics = self.case.physics
+            return Lifted(self.config, physics.consistent) if physics else NeuroScale(self.config)
 
     def trained(self, weights: Mapping[str, Tensor], source: Path) -> nn.Module:
         """The operator with given weights, in their precision.

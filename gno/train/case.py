@@ -291,6 +291,7 @@ class Physics(Part):
         intra: weight of the equation on the mesh.
         coarse: weight of the equation on the coarse scales together, relative to the mesh.
         inter: weight of the agreement between scales.
+        consistent: coarse fields are the restrictions of the finer ones, so that scales agree without a loss for it.
         conserve: weights of what must be conserved, by name: ``integral`` (on all scales), ``balance`` (of forces or
             fluxes), ``work`` (of the loads, against the energy stored).
         weights: how the weights adapt: ``fixed``, ``gradient_norm``, ``inverse_dirichlet``, ``relobralo``.
@@ -308,6 +309,7 @@ class Physics(Part):
     intra: Annotated[float, Field(ge=0)] = 1.0
     coarse: Annotated[float, Field(ge=0)] = 0.0
     inter: Annotated[float, Field(ge=0)] = 0.0
+    consistent: bool = False
     conserve: dict[Literal["integral", "balance", "work"], Annotated[float, Field(ge=0)]] = {}
     weights: Literal["fixed", "gradient_norm", "inverse_dirichlet", "relobralo"] = "fixed"
 

@@ -17,7 +17,7 @@ from torch_geometric.data import Batch
 import gno.graph
 from gno.graph import FieldSpec, MeshData, SampleSpec
 from gno.mesh import Mesh
-from gno.nn import NeuroScale, Output
+from gno.nn import NeuroScale, OperatorConfig, Output
 from gno.physics import equations, losses, weights
 from gno.physics.conditions import BoundaryTerm, Dirichlet, Neumann, Robin
 from gno.physics.forms import Energy, Law, Weak, n_components
@@ -44,14 +44,27 @@ FREE = "free"
 
 
 class Lifted(NeuroScale):
-    """The operator with given values where the batch has them, ``u = g + χ û``; coarser scales are left alone."""
+    """The operator with given values where the batch has them, ``u_0 = g + χ û``.
+
+    Args:
+        config: sizes of the operator.
+        consistent: whether coarser fields are the restrictions of the finer ones, ``u_{s+1} = R u_s``, given values
+            included; else they are left as the operator's own heads say.
+    """
+
+    def __init__(self, config: OperatorConfig, consistent: bool = False) -> None:
+        super().__init__(config)
+        self.consistent = consistent
 
     def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
         output = super().forward(batch, return_attention=return_attention)
-        if "fixed" not in batch:
-            return output
-        u = torch.where(batch.fixed, batch.given.to(output.fields[0].dtype), output.fields[0])
-        return dataclasses.replace(output, fields=(u, *output.fields[1:]))
+        fields = list(output.fields)
+        if "fixed" in batch:
+            fields[0] = torch.where(batch.fixed, batch.given.to(fields[0].dtype), fields[0])
+        if self.consistent:  # as targets are restricted: the pooling must not learn to make errors look small
+            for s, transfer in enumerate(output.transfers):
+                fields[s + 1] = transfer.detach().restrict(fields[s])
+        return dataclasses.replace(output, fields=tuple(fields))
 
 
 def collate(samples: Sequence[MeshData]) -> Batch:
