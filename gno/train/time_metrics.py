@@ -112,7 +112,7 @@ def scale_energy(values: Values, sample: MeshData) -> Float[Tensor, " n_scales"]
 def correlation_time(values: Sequence[float], times: Sequence[float]) -> float:
     """When the correlation first falls below 0.8, linear in between; the end, if it never does.
 
-    >>> correlation_time([1.0, 0.9, 0.7], [1.0, 2.0, 3.0])
+    >>> round(correlation_time([1.0, 0.9, 0.7], [1.0, 2.0, 3.0]), 6)
     2.5
     """
     before, at = 1.0, 0.0
