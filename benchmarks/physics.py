@@ -69,6 +69,7 @@ def variants() -> list[dict]:
         job("few labels", "diffusion_smooth", "data and physics", N_LABELLED, N_TRAIN - N_LABELLED, {}),
         job("scales", "diffusion_smooth", "data", N_TRAIN, 0, None),
         job("scales", "diffusion_smooth", "losses", N_TRAIN, 0, SOFT),
+        job("scales", "diffusion_smooth", "consistent", N_TRAIN, 0, {"intra": 0.0, "consistent": True}),
         job("scales", "diffusion_smooth", "consistent, losses", N_TRAIN, 0, HARD),
     ]
     for data in PROBLEMS:
@@ -218,7 +219,7 @@ def claims(results: list[dict]) -> list[str]:
             f"2. {N_LABELLED} labels: {bare:.2%} with data alone, {both:.2%} with physics, {bare / both:.1f} times."
         )
     names = ("inter", "integral", "balance", "work")
-    for variant in ("losses", "consistent, losses"):
+    for variant in ("losses", "consistent", "consistent, losses"):
         errors = [mean("scales", smooth, v) for v in ("data", variant)]
         if None not in errors:
             pairs = [
