@@ -14,7 +14,7 @@ from gno.nn import OperatorConfig
 from gno.nn.config import PRESETS
 from gno.train import Case, Data, Model, Training, load_case
 from gno.train.blueprint import DENSE
-from gno.train.case import Part, Physics, Time, hierarchy_knobs, operator_knobs
+from gno.train.case import Part, Physics, Time, Uncertainty, hierarchy_knobs, operator_knobs
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "case.md"
@@ -95,6 +95,7 @@ TABLES = {
     "training": section(Training),
     "physics": section(Physics),
     "time": section(Time),
+    "uncertainty": section(Uncertainty),
 }
 
 
@@ -117,13 +118,12 @@ def test_the_tables_are_those_of_the_code(name):
 
 
 def test_every_key_is_explained():
-    for part in (Data, Training, Physics, Time):
+    for part in (Data, Training, Physics, Time, Uncertainty):
         assert set(part.model_fields) <= set(arguments(part.__doc__ or ""))
     known = {**arguments(SampleSpec.fit.__doc__ or ""), **arguments(OperatorConfig.__doc__ or "")}
     assert {*hierarchy_knobs(), *operator_knobs()} <= set(known)
-    assert set(Case.model_fields) == {"data", "model", "training", "physics", "time"} and set(Model.model_fields) == {
-        "size"
-    }
+    assert set(Case.model_fields) == set(TABLES)
+    assert set(Model.model_fields) == {"size"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/case.md"])

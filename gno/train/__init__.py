@@ -1,6 +1,6 @@
 """From a case to a trained operator, and from that to predictions."""
 
-from gno.train.case import Case, Data, Model, Time, Training, load_case
+from gno.train.case import Case, Data, Model, Time, Training, Uncertainty, load_case
 from gno.train.evaluate import Evaluation
 from gno.train.interrupt import Interrupted
 from gno.train.predict import Prediction
@@ -20,6 +20,7 @@ __all__ = [
     "Run",
     "Time",
     "Training",
+    "Uncertainty",
     "load_case",
     "train",
 ]

@@ -336,6 +336,21 @@ class Time(Part):
     noise: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Uncertainty(Part):
+    """[uncertainty]: how sure a prediction is; with it a run answers with several equally likely samples.
+
+    Args:
+        method: where the samples come from: ``ensemble`` (operators from several seeds), or one operator with
+            ``laplace`` (its last weights, after training).
+        members: operators of an ensemble.
+        samples: drawn from one operator by the other methods; an even number.
+    """
+
+    method: Literal["ensemble", "laplace"] = "ensemble"
+    members: Annotated[int, Field(ge=1)] = 5
+    samples: Annotated[int, Field(ge=2, multiple_of=2)] = 32
+
+
 class Case(Part):
     """What to learn, from which files, with which model and budget.
 
@@ -349,6 +364,7 @@ class Case(Part):
     training: Training
     physics: Physics | None = None
     time: Time | None = None
+    uncertainty: Uncertainty | None = None
 
     @pydantic.model_validator(mode="after")
     def _time_of_inputs(self) -> Self:

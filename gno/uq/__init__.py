@@ -5,6 +5,7 @@ from gno.uq.diagram import draw_reliability
 from gno.uq.ensemble import Ensemble, train_ensemble
 from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate
 from gno.uq.laplace import LastLayerLaplace
+from gno.uq.methods import load_uncertain, train_uncertain
 from gno.uq.metrics import Reliability, Scores, reliability
 from gno.uq.noise import BetaNll, Heteroscedastic
 from gno.uq.novelty import Detector, Novelty
@@ -30,7 +31,9 @@ __all__ = [
     "draw_reliability",
     "evaluate",
     "load_calibration",
+    "load_uncertain",
     "reliability",
     "save_calibration",
     "train_ensemble",
+    "train_uncertain",
 ]

@@ -1,0 +1,51 @@
+"""From a case to a sampler, and from a folder to a sampler, whatever the method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gno.train.case import Case, Uncertainty
+from gno.train.run import train
+from gno.train.sources import mesh_of, split_meshes
+from gno.uq.ensemble import MANIFEST, Ensemble, train_ensemble
+from gno.uq.laplace import FILE, LastLayerLaplace
+from gno.uq.sampler import Sampler
+
+
+def train_uncertain(case: Case, directory: str | Path, **options: Any) -> Sampler:
+    """Train what ``case.uncertainty`` asks for.
+
+    Args:
+        case: with data, model and budget; an ensemble by default.
+        directory: folder of the run, or of the ensemble.
+        options: of :func:`gno.train.train`: ``resume``, ``overwrite``, ``meshes``, ….
+
+    Returns:
+        What answers a mesh with samples; :func:`load_uncertain` of the folder gives it again.
+
+    Raises:
+        ValueError, FileExistsError, Interrupted: as :func:`gno.train.train`.
+    """
+    wanted = case.uncertainty or Uncertainty()
+    if wanted.method == "ensemble":
+        return train_ensemble(case, directory, members=wanted.members, **options)
+    run = train(case, directory, **options)
+    meshes = (mesh_of(source) for source in split_meshes(case, options.get("meshes"))["train"])
+    laplace = LastLayerLaplace.fit(run, meshes, n_pairs=wanted.samples // 2)
+    laplace.save()
+    return laplace
+
+
+def load_uncertain(directory: str | Path, *, device: str = "cpu") -> Sampler:
+    """What :func:`train_uncertain` left in a folder.
+
+    Raises:
+        ValueError: nothing there that knows how sure it is.
+    """
+    directory = Path(directory)
+    if (directory / MANIFEST).is_file():
+        return Ensemble.load(directory, device=device)
+    if (directory / FILE).is_file():
+        return LastLayerLaplace.load(directory, device=device)
+    raise ValueError(f"{directory}: expected a run with [uncertainty], got neither {MANIFEST} nor {FILE} in it")

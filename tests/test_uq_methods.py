@@ -1,0 +1,37 @@
+"""One call for every method: train what the case asks for, and load what a folder holds."""
+
+import numpy as np
+import pytest
+from train_cases import case, square, squares
+
+from gno.train import Uncertainty, train
+from gno.uq import Ensemble, LastLayerLaplace, load_uncertain, train_uncertain
+
+OPTIONS = {"meshes": {"train": squares(3)}, "progress": False}
+KINDS = {"ensemble": (Ensemble, 2), "laplace": (LastLayerLaplace, 4)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves():
+    """Pictures of the training take longer than the training here, and have their own tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gno.post.curves.draw_curves", lambda *_: None)
+        yield
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_a_folder_knows_its_method(method, tmp_path):
+    kind, n_samples = KINDS[method]
+    wanted = case(epochs=1).model_copy(update={"uncertainty": Uncertainty(method=method, members=2, samples=4)})
+    sampler = train_uncertain(wanted, tmp_path, **OPTIONS)
+    again = load_uncertain(tmp_path)
+    assert type(sampler) is type(again) is kind
+    first, second = (s.predict(square(9)) for s in (sampler, again))
+    assert first.field("u").n_samples == n_samples and first.field("u").std.min() > 0
+    assert np.array_equal(first.mesh.point_fields["std_u"], second.mesh.point_fields["std_u"])
+
+
+def test_a_run_without_doubt_is_told_apart(tmp_path):
+    train(case(epochs=1), tmp_path, **OPTIONS)
+    with pytest.raises(ValueError, match=r"expected a run with \[uncertainty\]"):
+        load_uncertain(tmp_path)
