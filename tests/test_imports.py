@@ -14,13 +14,14 @@ PACKAGE = Path(__file__).parent.parent / "gno"
 # What each room may import: the plan of the house. "" is gno/__init__.py; some are single files.
 BELOW = {
     "mesh": set(),
+    "uncertain": set(),
     "kernels": set(),
     "graph": {"mesh", "kernels"},
     "nn": {"mesh", "kernels", "graph"},
     "physics": {"mesh", "graph"},
     "post": {"mesh", "physics"},
-    "train": {"mesh", "graph", "nn", "physics", "post"},
-    "uq": {"mesh", "graph", "nn", "physics", "post", "train"},
+    "train": {"mesh", "graph", "nn", "physics", "post", "uncertain"},
+    "uq": {"mesh", "graph", "nn", "physics", "post", "train", "uncertain"},
     "inspection": {"mesh", "graph"},
     "demo": {"mesh", "graph", "post", "train"},
     "fem_commands": {"mesh", "post"},

@@ -8,8 +8,12 @@ import pytest
 import torch
 from train_cases import case, square, squares
 
+from gno.graph import FieldSpec
 from gno.mesh import read
 from gno.train import Run
+from gno.train.case import Physics
+from gno.train.predict import with_values
+from gno.uncertain import Uncertain
 from gno.uq import Ensemble, train_ensemble
 
 OPTIONS = {"meshes": {"train": squares(3)}, "progress": False}
@@ -82,9 +86,50 @@ def test_files_hold_mean_and_standard_deviation(trained, tmp_path):
         assert read(path).point_fields["std_u"][:, :2] == pytest.approx(mesh.point_fields["std_u"])
 
 
-def test_an_ensemble_of_one_has_no_doubt(trained):
-    prediction = Ensemble(trained[1].runs[:1]).predict(square(9))
-    assert not prediction.mesh.point_fields["std_u"].any() and prediction.field("u").n_samples == 1
+def test_an_ensemble_of_one_is_the_plain_operator_and_says_nothing_of_doubt(trained):
+    one, plain = Ensemble(trained[1].runs[:1]).predict(square(9)), trained[1].runs[0].predict(square(9))
+    assert type(one) is type(plain) and not one.has_doubt and not plain.has_doubt
+    assert not any(name.startswith("std_") for name in one.mesh.point_fields)
+    for level in range(3):
+        assert one.field("u", level=level).mean == pytest.approx(plain.field("u", level=level).mean, rel=1e-5)
+    means = [p.map(lambda mesh: mesh.cell_fields["heat"].mean()).samples for p in (one, plain)]
+    assert means[0] == pytest.approx(means[1], rel=1e-6) and means[0].shape == (1,)
+    assert np.array_equal(plain.field("u").mean, plain.mesh.point_fields["predicted_u"])
+
+
+def test_given_values_are_met_to_the_bit_and_without_doubt(tmp_path):
+    """Means of equal numbers are these numbers, and members of other seeds do not change them."""
+    wanted = case(epochs=1)
+    physics = Physics(
+        equation="diffusion", parameters={"conductivity": 1.0}, unknowns=["heat"], dirichlet={"left": 0.1}, intra=0.0
+    )
+    meshes = [
+        mesh.replace(point_fields={**mesh.point_fields, "heat": mesh.point_fields["wave"] ** 2}, cell_fields={})
+        for mesh in squares(3)
+    ]
+    wanted = wanted.model_copy(update={"physics": physics})
+    ensemble = train_ensemble(wanted, tmp_path, members=3, meshes={"train": meshes}, progress=False)
+    prediction = ensemble.predict(meshes[0])
+    left = meshes[0].point_sets["left"]
+    assert np.all(prediction.mesh.point_fields["predicted_heat"][left] == 0.1)
+    assert np.all(prediction.field("heat").std[left] == 0) and prediction.field("heat").std.max() > 0
+
+
+def test_the_two_parts_of_the_doubt_are_written_where_a_method_knows_both(trained):
+    both = Uncertain(np.array([[1.0, 5.0], [3.0, 5.0]]), noise=np.array([[1.0, 4.0], [1.0, 4.0]]))
+    mesh = with_values(
+        square(1).replace(point_fields={}, cell_fields={}, points=np.zeros((2, 2)), cells=(), point_sets={}),
+        both[:, None],
+        np.ones(2),
+        (FieldSpec("q", "global", 1),),
+        "predicted_",
+    )
+    assert mesh.point_fields["epistemic_std_q"] == pytest.approx(np.sqrt([2, 0]))
+    assert mesh.point_fields["aleatoric_std_q"] == pytest.approx([1, 2])
+    assert mesh.point_fields["std_q"] == pytest.approx(np.sqrt([3, 4]))
+    # as a whole: samples 3 and 4 with the noise of both nodes in common, (1 + 4)/2
+    assert mesh.global_fields["predicted_q"] == pytest.approx(3.5)
+    assert mesh.global_fields["std_q"] == pytest.approx(np.sqrt(0.5 + 2.5))
 
 
 def test_resume_trains_what_is_missing_and_keeps_the_rest(tmp_path):

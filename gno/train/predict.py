@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,12 @@ from gno.mesh import Mesh, node_mass, write
 from gno.nn import Output
 from gno.train.blueprint import Blueprint
 from gno.train.normalise import columns_of
+from gno.uncertain import Uncertain
 
 # What a prediction's fields are called: the truth of the same name stays untouched beside it.
 PREFIX = "predicted_"
+# What the standard deviation of a field is called, beside its mean, and those of its two parts.
+STD_PREFIX, EPISTEMIC_PREFIX, ALEATORIC_PREFIX = "std_", "epistemic_std_", "aleatoric_std_"
 # α of every scale at every node.
 ATTENTION = "scale_attention"
 # A batch for prediction holds at most this many nodes and meshes.
@@ -32,20 +35,63 @@ CLOUD_FORMATS = {".vtu", ".vtk", ".vtp", ".xdmf"}
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the operator says about one mesh.
+    """What an operator, or several, say about one mesh; read alike whatever made it.
 
     Args:
         mesh: the input mesh, untouched, with ``predicted_<target>`` and ``scale_attention`` (n_nodes, n_levels) at
-            its nodes; a target on cells is also given on cells (mean of its nodes), a global one as the mean.
-        levels: the coarser levels as point clouds with ``mass``, ``predicted_<target>`` and ``scale_attention``.
+            its nodes; a target on cells is also given on cells (mean of its nodes), a global one as the mean. Where the
+            doubt is known, ``predicted_`` is the mean, with the standard deviation ``std_<target>`` beside it and, of
+            methods that tell them apart, the ``epistemic_`` and ``aleatoric_`` parts of it.
+        levels: the coarser levels as point clouds with ``mass`` and the same fields.
         seconds: time of the operator itself.
         prepare_seconds: time to build the hierarchy and the features.
+        targets: the predicted fields.
+        quantities: on every scale, finest first, all targets side by side, (n_s, n_targets): one sample per member or
+            draw, one alone for a plain operator. Entries of one sample belong together, over nodes, fields and scales.
     """
 
     mesh: Mesh
     levels: tuple[Mesh, ...]
     seconds: float
     prepare_seconds: float
+    targets: tuple[FieldSpec, ...]
+    quantities: tuple[Uncertain, ...]
+
+    @property
+    def has_doubt(self) -> bool:
+        """Whether more is known than a single answer."""
+        return self.quantities[0].has_doubt
+
+    @property
+    def n_samples(self) -> int:
+        return self.quantities[0].n_samples
+
+    def field(self, name: str, *, level: int = 0) -> Uncertain:
+        """A target at the nodes of a level, 0 being the mesh: samples, mean, variances, quantiles.
+
+        Raises:
+            ValueError: no such target or level.
+        """
+        columns = {field.name: (columns, field) for columns, field in columns_of(self.targets)}
+        if name not in columns:
+            raise ValueError(f"field: expected one of {', '.join(columns)}, got '{name}'")
+        if not 0 <= level <= len(self.levels):
+            raise ValueError(f"level: expected 0 to {len(self.levels)}, got {level}")
+        return _shaped(self.quantities[level][:, columns[name][0]], columns[name][1], None if level else self.mesh)
+
+    def map(self, function: Callable[[Mesh], np.ndarray]) -> Uncertain:
+        """What follows from the predicted fields (stress, a reaction, an energy), from each sample as a whole.
+
+        Args:
+            function: a mesh that holds the targets, as one that a solver left, to whatever follows from them.
+        """
+        return Uncertain(np.stack([np.asarray(function(mesh), float) for mesh in self.solved()]))
+
+    def solved(self) -> Iterator[Mesh]:
+        """For each sample the mesh with the targets under their own names, as if a solver had left them."""
+        mass = node_mass(self.mesh)
+        for values in self.quantities[0].samples:
+            yield with_values(self.mesh, Uncertain(values[None]), mass, self.targets, "")
 
     def write(self, path: str | Path, *, levels: bool = True) -> list[Path]:
         """Write the mesh to ``path`` and, if wanted, level s to ``<stem>_level<s>`` beside it; returns the paths."""
@@ -139,22 +185,55 @@ def _answer(
     )
 
 
-def prediction(mesh: Mesh, answer: Answer, blueprint: Blueprint, prepare_seconds: float) -> Prediction:
-    """The answer as meshes."""
+def prediction(
+    mesh: Mesh,
+    answer: Answer,
+    blueprint: Blueprint,
+    prepare_seconds: float,
+    quantities: Sequence[Uncertain] | None = None,
+) -> Prediction:
+    """The answer as meshes, with the samples that it is the mean of; itself alone by default."""
     spec = blueprint.spec
-    point, cell, whole = dict(mesh.point_fields), dict(mesh.cell_fields), dict(mesh.global_fields)
-    for columns, field in columns_of(spec.targets):
-        values = _shaped(answer.fields[0][:, columns], field, mesh)
-        point[PREFIX + field.name] = values
-        if field.location == "cell":
-            cell[PREFIX + field.name] = nodes_to_cells(mesh, values)
-        elif field.location == "global":
-            whole[PREFIX + field.name] = np.tensordot(answer.mass[0].numpy(), values, 1)
+    known = tuple(quantities or (Uncertain(fields.numpy()[None]) for fields in answer.fields))
+    full = with_values(mesh, known[0], answer.mass[0].numpy(), spec.targets, PREFIX)
     if answer.attention is not None:
-        point[ATTENTION] = answer.attention[0].numpy()
-    full = mesh.replace(point_fields=point, cell_fields=cell, global_fields=whole)
-    levels = tuple(_level(mesh, answer, s, blueprint) for s in range(1, len(answer.fields)))
-    return Prediction(full, levels, answer.seconds, prepare_seconds)
+        full = full.with_point_fields(**{ATTENTION: answer.attention[0].numpy()})
+    levels = tuple(_level(mesh, known[s], answer, s, blueprint) for s in range(1, len(answer.fields)))
+    return Prediction(full, levels, answer.seconds, prepare_seconds, spec.targets, known)
+
+
+def with_values(
+    mesh: Mesh, quantity: Uncertain, mass: Float[np.ndarray, " n_nodes"], targets: Sequence[FieldSpec], prefix: str
+) -> Mesh:
+    """The mesh with all targets at its nodes, also on cells or as a whole where they belong there, and their doubt.
+
+    Noise of nodes is taken as common to the nodes of a cell, or of the mesh: averages do not make it smaller.
+
+    Args:
+        quantity: all targets side by side, (n_nodes, n_targets).
+        prefix: of the names of the mean.
+    """
+    stores = {name: dict(getattr(mesh, name)) for name in ("point_fields", "cell_fields", "global_fields")}
+    for columns, field in columns_of(targets):
+        values = _shaped(quantity[:, columns], field, mesh)
+        stores["point_fields"] |= _with_doubt(field.name, values, prefix)
+        if field.location == "cell":
+            cells = values.averaged(lambda u: nodes_to_cells(mesh, u))
+            stores["cell_fields"] |= _with_doubt(field.name, cells, prefix)
+        elif field.location == "global":
+            whole = values.averaged(lambda u: np.tensordot(mass / mass.sum(), u, 1))
+            stores["global_fields"] |= _with_doubt(field.name, whole, prefix)
+    return mesh.replace(**stores)
+
+
+def _with_doubt(name: str, values: Uncertain, prefix: str) -> dict[str, np.ndarray]:
+    found = {prefix + name: values.mean}
+    if values.has_doubt:
+        found[STD_PREFIX + name] = values.std
+    if values.noise is not None and values.n_samples > 1:
+        found[EPISTEMIC_PREFIX + name] = np.sqrt(values.epistemic)
+        found[ALEATORIC_PREFIX + name] = np.sqrt(values.aleatoric)
+    return found
 
 
 def nodes_to_cells(mesh: Mesh, values: Float[np.ndarray, "n_nodes ..."]) -> Float[np.ndarray, "n_cells ..."]:
@@ -163,24 +242,24 @@ def nodes_to_cells(mesh: Mesh, values: Float[np.ndarray, "n_nodes ..."]) -> Floa
     return np.concatenate(blocks) if blocks else values[:0]
 
 
-def _shaped(values: Tensor, field: FieldSpec, mesh: Mesh) -> np.ndarray:
+def _shaped(values: Uncertain, field: FieldSpec, mesh: Mesh | None) -> Uncertain:
     """Values with the shape of the truth where the mesh has it; scalars as vectors of length n, others as columns."""
-    truth = {"point": mesh.point_fields, "cell": mesh.cell_fields}.get(field.location, {}).get(field.name)
+    stores = {} if mesh is None else {"point": mesh.point_fields, "cell": mesh.cell_fields}
+    truth = stores.get(field.location, {}).get(field.name)
     tail = (field.n_components,) if truth is None else truth.shape[1:]
     if truth is None and field.n_components == 1:
         tail = ()
-    return values.numpy().reshape(len(values), *tail)
+    return values.reshape(values.shape[0], *tail)
 
 
-def _level(mesh: Mesh, answer: Answer, s: int, blueprint: Blueprint) -> Mesh:
+def _level(mesh: Mesh, quantity: Uncertain, answer: Answer, s: int, blueprint: Blueprint) -> Mesh:
     spec = blueprint.spec
     low, high = mesh.points.min(0), mesh.points.max(0)
     points = np.broadcast_to((low + high) / 2, (len(answer.position[s]), mesh.points.shape[1])).astype(np.float64)
     points[:, : spec.dim] += answer.position[s].numpy() * spec.unit
     fields = {"mass": answer.mass[s].numpy() * float(node_mass(mesh).sum())}
     for columns, field in columns_of(spec.targets):
-        values = answer.fields[s][:, columns].numpy()
-        fields[PREFIX + field.name] = values[:, 0] if field.n_components == 1 else values
+        fields |= _with_doubt(field.name, _shaped(quantity[:, columns], field, None), PREFIX)
     if answer.attention is not None:
         fields[ATTENTION] = answer.attention[s].numpy()
     return Mesh(points, point_fields=fields, time=mesh.time, source=f"{mesh.source}, level {s}")

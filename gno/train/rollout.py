@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,9 +21,10 @@ from gno.train.case import Time
 from gno.train.dynamics import Evolution, precision, rolled, rolled_along
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.normalise import Scale, columns_of
-from gno.train.predict import PREFIX, Answer, in_precision, prediction
+from gno.train.predict import PREFIX, in_precision, with_values
 from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured
 from gno.train.trajectory import Move, Trajectory, same_mesh, state_columns, values_of
+from gno.uncertain import Uncertain
 
 # Frames that leave the device together hold about so many numbers.
 CHUNK = 2**22
@@ -176,8 +178,8 @@ class _Writer:
         """The frames that follow."""
         for state in states:
             mesh, k = self.plan.mesh(self.n_frames, self.blueprint.spec.targets), self.n_frames
-            answer = Answer([state], [torch.full((len(state),), 1 / len(state), dtype=torch.float64)], [], None, 0.0)
-            write(prediction(mesh, answer, self.blueprint, 0.0).mesh, self._file(k))
+            known, share = Uncertain(state.numpy()[None]), np.ones(len(state))
+            write(with_values(mesh, known, share, self.blueprint.spec.targets, PREFIX), self._file(k))
             self.n_frames += 1
         write_collection(self.path, [self._file(k) for k in range(self.n_frames)], self.plan.times[: self.n_frames])
 

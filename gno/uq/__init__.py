@@ -1,5 +1,6 @@
 """How sure a prediction is: samples by several methods, calibrated intervals, metrics."""
 
+from gno.uncertain import Uncertain
 from gno.uq.conformal import Conformal, load_calibration, save_calibration
 from gno.uq.diagram import draw_reliability
 from gno.uq.ensemble import Ensemble, train_ensemble
@@ -9,8 +10,7 @@ from gno.uq.methods import load_uncertain, train_uncertain
 from gno.uq.metrics import Reliability, Scores, reliability
 from gno.uq.noise import BetaNll, Heteroscedastic
 from gno.uq.novelty import Detector, Novelty
-from gno.uq.sampler import NoisyOutput, Sampler, UncertainPrediction
-from gno.uq.uncertain import Uncertain
+from gno.uq.sampler import NoisyOutput, Sampler
 
 __all__ = [
     "BetaNll",
@@ -25,7 +25,6 @@ __all__ = [
     "Sampler",
     "Scores",
     "Uncertain",
-    "UncertainPrediction",
     "UncertaintyEvaluation",
     "calibrate",
     "draw_reliability",

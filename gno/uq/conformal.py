@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 
 from gno.train.checkpoint import load_tensors, save_tensors
-from gno.uq.uncertain import Uncertain
+from gno.uncertain import Uncertain
 
 # The distribution of pointwise scores is kept at this many levels or a few more, a multiple of the number of meshes:
 # then coverages k/(n + 1) are met exactly, and others from above, by at most 1/2000.

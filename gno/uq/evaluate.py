@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from gno.graph import build_sample
 from gno.mesh import Mesh
 from gno.train.normalise import columns_of
 from gno.train.run import mesh_of
+from gno.uncertain import Uncertain
 from gno.uq.conformal import Conformal
 from gno.uq.metrics import COVERAGES, Reliability, Scores, average, flatten, pearson, reliability, spearman
 from gno.uq.sampler import Level, Sampler
-from gno.uq.uncertain import Uncertain
 
 # Floor of the standard deviation in calibration, in usual sizes of the field.
 FLOOR = 1e-3
@@ -158,7 +157,7 @@ def all_levels(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> Iterato
     spec, mesh = sampler.operator.blueprint.spec, None
     for source in meshes:
         mesh = mesh_of(source)
-        sample = build_sample(mesh, spec)
+        sample = sampler.sample(mesh)
         if sample.y is None:
             for field in spec.targets:
                 field.values(mesh)  # raises, and says what is there

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import ndtr, ndtri
 
-from gno.uq.uncertain import Uncertain, gaussian_factor
+from gno.uncertain import Uncertain, gaussian_factor
 
 # Where interval widths and coverages are reported.
 COVERAGES = (0.5, 0.8, 0.9, 0.95)

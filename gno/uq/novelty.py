@@ -17,14 +17,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch_geometric.data import Batch
 
-from gno.graph import MeshData, build_sample, collate
+from gno.graph import MeshData
 from gno.mesh import Mesh
 from gno.nn import Output
 from gno.train.checkpoint import load_tensors, save_tensors
-from gno.train.predict import in_precision
-from gno.train.run import Run, mesh_of
+from gno.train.sources import mesh_of
 from gno.uq.features import with_features
 from gno.uq.sampler import Sampler
 
@@ -116,7 +114,7 @@ class Detector:
         """
         if not 0 < false_alarms < 1:
             raise ValueError(f"false_alarms: expected a rate between 0 and 1, got {false_alarms}")
-        samples = [build_sample(mesh_of(source), sampler.operator.blueprint.spec) for source in training]
+        samples = [sampler.sample(mesh_of(source)) for source in training]
         if not samples:
             raise ValueError("training meshes: expected at least one, got none")
         seen = [_look(sampler, sample) for sample in samples]
@@ -132,7 +130,7 @@ class Detector:
 
     def __call__(self, mesh: Mesh | str | Path) -> Novelty:
         """Assess one mesh or file."""
-        look = _look(self.sampler, build_sample(mesh_of(mesh), self.sampler.operator.blueprint.spec))
+        look = _look(self.sampler, self.sampler.sample(mesh_of(mesh)))
         distance = _distance(look, self.gaussians).sqrt() / self.usual_distance
         disagreement = look.spread.sqrt() / self.usual_spread
         score = max(math.sqrt(float(look.mass @ x.square())) for x in (distance, disagreement)) / self.threshold
@@ -175,17 +173,12 @@ class _Look:
 
 @torch.no_grad()
 def _look(sampler: Sampler, sample: MeshData) -> _Look:
-    batch = _batch(sampler.operator, sample)
+    batch = sampler.batch(sample)
     output, features = with_features(sampler.operator.model.eval(), batch)
     samples = torch.stack([o.fields[0] for o in sampler.outputs(batch)]).double()
     spread = samples.var(0).mean(1) if len(samples) > 1 else torch.zeros_like(samples[0, :, 0])
     mass = batch.mass_0.double()
     return _Look(output, features, mass / mass.sum(), spread)
-
-
-def _batch(run: Run, sample: MeshData) -> Batch:
-    parameter = next(run.model.parameters())
-    return collate([in_precision(run.blueprint.normalisation.apply(sample), parameter.dtype)]).to(parameter.device)
 
 
 def _distance(look: _Look, gaussians: Sequence[Gaussian]) -> Float[Tensor, " n_nodes"]:

@@ -60,14 +60,14 @@ class Uncertain:
 
     @property
     def mean(self) -> Float[np.ndarray, " ..."]:
-        return self.samples.mean(0)
+        return self.samples[0] + self._deviations.mean(0)
 
     @property
     def epistemic(self) -> Float[np.ndarray, " ..."]:
         """Variance between the samples, Σ_k (u_k − ū)² / (n − 1): what more data would remove. Zero for one sample."""
         if self.n_samples == 1:
             return np.zeros(self.shape)
-        return self.samples.var(0, ddof=1)
+        return self._deviations.var(0, ddof=1)
 
     @property
     def aleatoric(self) -> Float[np.ndarray, " ..."]:
@@ -81,6 +81,16 @@ class Uncertain:
     @property
     def std(self) -> Float[np.ndarray, " ..."]:
         return np.sqrt(self.variance)
+
+    @property
+    def _deviations(self) -> Float[np.ndarray, "n_samples ..."]:
+        # where all samples say the same, as at given values, the mean is that to the bit and there is no doubt
+        return self.samples - self.samples[0]
+
+    @property
+    def has_doubt(self) -> bool:
+        """Whether anything is known of how sure it is: a single sample without noise says nothing of it."""
+        return self.n_samples > 1 or self.noise is not None
 
     def interval(self, coverage: float) -> tuple[Float[np.ndarray, " ..."], Float[np.ndarray, " ..."]]:
         """Central interval of the Gaussian with this mean and variance.
@@ -127,6 +137,16 @@ class Uncertain:
         array([0.])
         """
         return Uncertain(np.stack([np.asarray(function(sample), dtype=np.float64) for sample in self.samples]))
+
+    def averaged(self, average: Callable[[np.ndarray], np.ndarray]) -> Uncertain:
+        """A mean over some entries, such as over the nodes of a cell; noise is taken as common to them all."""
+        noise = None if self.noise is None else np.stack([average(part) for part in self.noise])
+        return Uncertain(np.stack([average(part) for part in self.samples]), noise)
+
+    def reshape(self, *shape: int) -> Uncertain:
+        """The quantity in another shape."""
+        noise = None if self.noise is None else self.noise.reshape(self.n_samples, *shape)
+        return Uncertain(self.samples.reshape(self.n_samples, *shape), noise)
 
     def __getitem__(self, index) -> Uncertain:
         """Part of the quantity: ``u[:, 0]`` is its first component at every node."""
