@@ -1,7 +1,9 @@
 """How sure a prediction is: samples by several methods, calibrated intervals, metrics."""
 
 from gno.uncertain import Uncertain
+from gno.uq.active import Choice, choose_runs
 from gno.uq.conformal import Conformal, load_calibration, save_calibration
+from gno.uq.deferral import Deferral, Deferred
 from gno.uq.diagram import draw_reliability
 from gno.uq.ensemble import Ensemble, train_ensemble
 from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate
@@ -14,7 +16,10 @@ from gno.uq.sampler import NoisyOutput, Sampler
 
 __all__ = [
     "BetaNll",
+    "Choice",
     "Conformal",
+    "Deferral",
+    "Deferred",
     "Detector",
     "Ensemble",
     "Heteroscedastic",
@@ -27,6 +32,7 @@ __all__ = [
     "Uncertain",
     "UncertaintyEvaluation",
     "calibrate",
+    "choose_runs",
     "draw_reliability",
     "evaluate",
     "load_calibration",
