@@ -20,13 +20,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from gno.graph import build_sample, collate
 from gno.mesh import Mesh
-from gno.train.predict import in_precision
 from gno.train.run import mesh_of
 from gno.uq.features import with_features
 from gno.uq.laplace import LastLayerLaplace, effective_features
@@ -119,36 +117,38 @@ class _Look:
 
 @torch.no_grad()
 def _look(sampler: Sampler, source: Mesh | str | Path) -> _Look:
-    run = sampler.operator
-    parameter, sample = next(run.model.parameters()), build_sample(mesh_of(source), run.blueprint.spec)
-    batch = collate([in_precision(run.blueprint.normalisation.apply(sample), parameter.dtype)]).to(parameter.device)
-    rows, mean, noise = (
-        _posterior(sampler, batch) if isinstance(sampler, LastLayerLaplace) else _sampled(sampler, batch)
-    )
+    sample, scale = sampler.sample(mesh_of(source)), sampler.operator.blueprint.normalisation.targets
+    batch = sampler.batch(sample)
+    free = ~batch.fixed if "fixed" in batch else torch.ones(batch.num_nodes, len(scale.std), dtype=torch.bool)
+    if isinstance(sampler, LastLayerLaplace):
+        rows, mean, noise = _posterior(sampler, batch, free)
+    else:
+        rows, mean, noise = _sampled(sampler, batch, free)
     mass = batch.mass_0.double() / batch.mass_0.double().sum()
     weighted = (rows.double() * mass.sqrt()[:, None]).flatten(2)
-    scale = run.blueprint.normalisation.targets
     values = scale.decode(mean).cpu() / scale.std  # relative to zero in the user's unit, not to the mean
     size = float(mass.cpu() @ values.square().sum(1))
     return _Look((weighted @ weighted.mT).cpu(), size, noise, len(sample[f"pos_{min(1, sample.n_levels - 1)}"]))
 
 
-def _sampled(sampler: Sampler, batch: Batch) -> tuple[Tensor, Float[Tensor, "n c"], Float[Tensor, " 1"] | None]:
-    """Deviations of the samples, (1, k, n, c), their mean, and σ²."""
+def _sampled(
+    sampler: Sampler, batch: Batch, free: Bool[Tensor, "n c"]
+) -> tuple[Tensor, Float[Tensor, "n c"], Tensor | None]:
+    """Deviations of the samples, (1, k, n, c), their mean, and σ², (1,)."""
     outputs = list(sampler.outputs(batch))
     fields = torch.stack([output.fields[0] for output in outputs])
     noisy = [output.variance[0] for output in outputs if isinstance(output, NoisyOutput)]
     noise = torch.stack(noisy).double().mean().cpu()[None] if noisy else None
     mean = fields.mean(0)
-    return ((fields - mean) / max(1, len(fields) - 1) ** 0.5)[None], mean, noise
+    return (free.to(mean) * (fields - mean) / max(1, len(fields) - 1) ** 0.5)[None], mean, noise
 
 
 def _posterior(
-    sampler: LastLayerLaplace, batch: Batch
-) -> tuple[Tensor, Float[Tensor, "n c"], Float[Tensor, " n_outputs"]]:
-    """The exact factor Ψ V diag(√variance), (n_outputs, k, n, 1): outputs are independent of each other."""
+    sampler: LastLayerLaplace, batch: Batch, free: Bool[Tensor, "n c"]
+) -> tuple[Tensor, Float[Tensor, "n c"], Tensor | None]:
+    """The exact factor Ψ V diag(√variance), (n_outputs, k, n, 1): outputs are independent; mean; σ², (n_outputs,)."""
     output, features = with_features(sampler.run.model.eval(), batch)
     posterior = sampler.posterior
     rotated = effective_features(features, output).double() @ posterior.vectors.to(features[0].device)
-    each = rotated.T * posterior.variance.sqrt().T.to(rotated)[:, :, None]
+    each = rotated.T * posterior.variance.sqrt().T.to(rotated)[:, :, None] * free.T[:, None, :]
     return each[..., None], output.fields[0], posterior.noise

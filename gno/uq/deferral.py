@@ -20,12 +20,12 @@ from jaxtyping import Float
 
 from gno.mesh import Mesh, node_mass
 from gno.post.correct import CORRECTED, Correction, correct
-from gno.train.predict import PREFIX
+from gno.train.predict import PREFIX, Prediction
 from gno.train.run import mesh_of
+from gno.uncertain import Uncertain
 from gno.uq.evaluate import known_fields
 from gno.uq.novelty import Detector
-from gno.uq.sampler import Sampler, UncertainPrediction
-from gno.uq.uncertain import Uncertain
+from gno.uq.sampler import Sampler
 
 if TYPE_CHECKING:
     from gno.physics import Problem
@@ -42,7 +42,7 @@ class Deferred:
         correction: its answer, from the prediction as first guess, if it was called.
     """
 
-    prediction: UncertainPrediction
+    prediction: Prediction
     doubt: float
     solve: bool
     correction: Correction | None
