@@ -168,8 +168,8 @@ def table(results: list[dict]) -> str:
         f"Turning blobs, 121 nodes, 48 series of 12 frames; {', '.join(f'{s:g}' for s in seconds)} s of processor time "
         f"each, {len({r['seed'] for r in results})} seed(s); {platform.machine()}, 1 thread, "
         f"Python {platform.python_version()}, torch {torch.__version__}. VRMSE of rollouts on unseen series, windows "
-        "of steps; in the column Δt varies, of steps 6 to 12 of series whose steps are 0.4 to 1.6 times the usual one. Last: steps of the "
-        "optimiser.",
+        "of steps; in the column Δt varies, of steps 6 to 12 of series whose steps are 0.4 to 1.6 times the usual "
+        "one. Last: steps of the optimiser.",
         "",
         "| training | VRMSE 1 | 6:12 | 13:30 | Δt varies | steps until correlation < 0.8 | energies 13:30 | trained |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",

@@ -110,7 +110,8 @@ def test_a_law_beside_the_case(tmp_path):
         '[data]\ninputs=["k"]\ntargets=["u"]\n[training]\nepochs=1\ndevice="cpu"\n'
         '[physics]\nequation="heat:law"\nparameters={k="k"}\ndirichlet={boundary=0.0}\n'
     )
-    run = train(load_case(tmp_path / "case.toml"), tmp_path / "run", meshes={"train": [domain(0)]}, progress=False)
+    meshes = {"train": [domain(0), domain(1)]}  # two, so that a batch has the law of both
+    run = train(load_case(tmp_path / "case.toml"), tmp_path / "run", meshes=meshes, progress=False)
     assert np.isfinite(run.predict(domain(1)).mesh.point_fields["predicted_u"]).all()
 
 

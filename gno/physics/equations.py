@@ -221,18 +221,20 @@ def _advect(velocity: Tensor, grad: Tensor) -> Tensor:
 
 def _advection_diffusion(u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: Tensor, p: Parameters) -> Tensor:
     velocity, conductivity = p.vector("velocity", x), p["conductivity"]
-    source = p.vector("source", u) if "source" in p else torch.zeros_like(u)
     along, along_v = _advect(velocity, grad), _advect(velocity, grad_v)
-    time = _intrinsic_time(velocity, conductivity, p["h"])
-    galerkin = conductivity * inner(grad, grad_v) + dot(along - source, v)
-    return galerkin + time * dot(along - source, along_v)
+    gain = along - p.vector("source", u) if "source" in p else along
+    rate = 1 / p["step"] if "step" in p else 0.0
+    if "step" in p:
+        gain = gain + (u - p.vector("previous", u)) * rate
+    time = _intrinsic_time(velocity, conductivity, p["h"], rate)
+    return conductivity * inner(grad, grad_v) + dot(gain, v) + time * dot(gain, along_v)
 
 
 advection_diffusion = Weak(_advection_diffusion)
-"""``a·∇u − ∇·(k ∇u) = f``, streamline-upwind Petrov–Galerkin.
+"""``∂u/∂t + a·∇u − ∇·(k ∇u) = f``, streamline-upwind Petrov–Galerkin.
 
 Meant for linear cells: k ∇²u is left out of the stabilising residual.
-Parameters: velocity a, conductivity k, [source f].
+Parameters: velocity a, conductivity k, [source f]; for a step of backward Euler previous, step.
 A. N. Brooks, T. J. R. Hughes, Comput. Methods Appl. Mech. Engrg. 32 (1982) 199–259.
 """
 

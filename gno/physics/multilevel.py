@@ -76,21 +76,37 @@ def prepare(problem: Problem, sample: Data) -> Prepared:
         ValueError: a matrix that is not finite.
     """
     start = problem.lift(torch.zeros_like(problem.values))
-    matrix = problem.tangent(start).tocsr()
-    if not np.isfinite(matrix.data).all():
-        raise ValueError("physics: expected finite parameters, got a matrix with entries that are not")
     c = start.shape[1]
-    bases = _bases(problem, sample, c)
-    galerkin = [basis.T @ matrix @ basis for basis in bases]
-    chosen = next((s for s, a in enumerate(galerkin) if s and a.shape[0] <= COARSE), len(bases) - 1)
+    bases, matrices = galerkin(problem, sample, start)
+    chosen = next((s for s, a in enumerate(matrices) if s and a.shape[0] <= COARSE), len(bases) - 1)
     force = problem.residual(start).numpy().ravel()
-    step = bases[chosen] @ _solved(galerkin[chosen], -(bases[chosen].T @ force))
+    step = bases[chosen] @ _solved(matrices[chosen], -(bases[chosen].T @ force))
     guess = problem.lift(start + torch.from_numpy(step.reshape(-1, c)))
     size, lowest = max(abs(0.5 * float(force @ step)), np.finfo(float).tiny), 0.0
     if _has_energy(problem):
-        lowest = float(problem.energy(guess)) - _still_below(problem, guess, galerkin[0], bases[0])
-    diagonals = tuple(torch.from_numpy(_positive(abs(a.diagonal())).reshape(-1, c)) for a in galerkin)
-    return Prepared(problem, guess, torch.tensor([size]).double(), torch.tensor([lowest]).double(), diagonals)
+        lowest = float(problem.energy(guess)) - _still_below(problem, guess, matrices[0], bases[0])
+    energies = torch.tensor([[size], [lowest]]).double()
+    return Prepared(problem, guess, energies[0], energies[1], diagonals_of(matrices, c))
+
+
+def galerkin(
+    problem: Problem, sample: Data, u: Float[Tensor, "n_nodes c"]
+) -> tuple[list[sp.csr_array], list[sp.csr_array]]:
+    """Bases Z of the unknowns of each level, as columns on the mesh, and the matrices ``Zᵀ K(u) Z``, K the tangent.
+
+    Raises:
+        ValueError: a matrix that is not finite.
+    """
+    matrix = problem.tangent(u).tocsr()
+    if not np.isfinite(matrix.data).all():
+        raise ValueError("physics: expected finite parameters, got a matrix with entries that are not")
+    bases = _bases(problem, sample, u.shape[1])
+    return bases, [basis.T @ matrix @ basis for basis in bases]
+
+
+def diagonals_of(matrices: Sequence[sp.csr_array], c: int) -> tuple[Float[Tensor, "n_level c"], ...]:
+    """Their diagonals, positive, for :func:`dual_norm`."""
+    return tuple(torch.from_numpy(_positive(abs(a.diagonal())).reshape(-1, c)) for a in matrices)
 
 
 def per_graph(

@@ -294,6 +294,8 @@ class Physics(Part):
         consistent: coarse fields are the restrictions of the finer ones, so that scales agree without a loss for it.
         conserve: weights of what must be conserved, by name: ``integral`` (on all scales), ``balance`` (of forces or
             fluxes), ``work`` (of the loads, against the energy stored).
+        theta: in time, the state between two frames that the equation is asked of, u_n + θ (u_{n+1} − u_n): 0.5 is the
+            midpoint rule, 1 backward Euler.
         weights: how the weights adapt: ``fixed``, ``gradient_norm``, ``inverse_dirichlet``, ``relobralo``.
     """
 
@@ -311,6 +313,7 @@ class Physics(Part):
     inter: Annotated[float, Field(ge=0)] = 0.0
     consistent: bool = False
     conserve: dict[Literal["integral", "balance", "work"], Annotated[float, Field(ge=0)]] = {}
+    theta: Annotated[float, Field(gt=0, le=1)] = 0.5
     weights: Literal["fixed", "gradient_norm", "inverse_dirichlet", "relobralo"] = "fixed"
 
 
@@ -370,8 +373,8 @@ class Case(Part):
     def _time_of_inputs(self) -> Self:
         if odd := sorted(set(self.time.forcing if self.time else ()) - set(self.data.inputs)):
             raise ValueError(f"time.forcing: {did_you_mean(odd[0], self.data.inputs)}")
-        if self.time and self.physics:
-            raise ValueError("physics: expected no [physics] in a case with [time], got both")
+        if self.time and self.physics and self.physics.loss == "energy":
+            raise ValueError("physics.loss: expected residual (or auto) in a case with [time], got energy")
         return self
 
     def paths(self) -> dict[str, list[Path]]:

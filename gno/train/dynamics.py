@@ -80,11 +80,17 @@ class Evolution(nn.Module):
         mean, std = self.log_step.to(x.dtype)
         parameters = x.index_select(0, mesh.ptr[:-1]).index_select(1, self.whole)
         ready.x, ready.parameters = x, torch.cat([parameters, (steps.log().to(x.dtype) - mean) / std], dim=1)
+        if "given" in mesh:  # the rate that leads to the given values
+            ready.given = (mesh.given - past[:, -1]) / self.change(steps[:, -1], mesh, past.dtype)
         return ready
 
     def change(self, steps: Float[Tensor, " n_graphs"], mesh: Batch, dtype: torch.dtype) -> Float[Tensor, "n c"]:
         """The usual change of each state over a step, in units of its spread: what û is multiplied by."""
-        return self.gain.to(dtype) * steps.to(dtype).index_select(0, mesh.batch)[:, None]
+        return self.changes(steps, dtype).index_select(0, mesh.batch)
+
+    def changes(self, steps: Float[Tensor, " n_graphs"], dtype: torch.dtype) -> Float[Tensor, "n_graphs c"]:
+        """The same, one row for each mesh."""
+        return self.gain.to(dtype) * steps.to(dtype)[:, None]
 
 
 def global_columns(spec: SampleSpec, forcing: Sequence[str]) -> list[int]:
@@ -177,11 +183,15 @@ class Unrolled(nn.Module):
         terms: losses of (batch, output), as for a steady operator; the batch has the rates wanted as ``y``.
         time: length, gradient and noise.
         longest: steps that the windows allow.
+        floors: names of the losses that have a floor in each step.
     """
 
-    def __init__(self, evolution: Evolution, terms: Sequence[Term], time: Time, longest: int) -> None:
+    def __init__(
+        self, evolution: Evolution, terms: Sequence[Term], time: Time, longest: int, floors: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.evolution, self.terms, self.time, self.longest = evolution, tuple(terms), time, longest
+        self.floors = tuple(floors)
 
     def horizon(self, share: float) -> int:
         """Steps to unroll when a share of the budget is spent: 1 at first, growing evenly to the longest."""
@@ -200,6 +210,10 @@ class Unrolled(nn.Module):
             with torch.set_grad_enabled(k >= first):
                 output = self.evolution.operator(ready)
             ready.y = (batch.future[:, k] - past[:, -1].detach()) / change
+            ready.state, ready.step = past[:, -1], steps[:, -1]
+            ready.change, ready.forcing = self.evolution.changes(ready.step, past.dtype), batch.forcing[:, k : k + 2]
+            for name in self.floors:
+                ready[f"floor_{name}"] = batch[f"floors_{name}"][:, k]
             if k >= first:
                 losses.append(self.losses(ready, output))
             if k + 1 < n_steps:
@@ -226,7 +240,7 @@ def rolled(
 
     Args:
         evolution: a step in time, in evaluation mode.
-        mesh: batch of meshes with normalised inputs.
+        mesh: batch of meshes with normalised inputs; with ``held``, physical values where ``fixed``.
         past: physical states, oldest first; in float64 the rollout is the same however often it is stopped.
         forcing: normalised, from the last frame of the past on.
         steps: Δt between all frames, those of the past first.
@@ -242,6 +256,7 @@ def rolled(
         ready = evolution.batch(mesh, ((past - mean) / std).to(dtype), forcing[:, k : k + 2], dt)
         rate = evolution.operator(ready).fields[0].to(past.dtype)
         state = past[:, -1] + evolution.change(dt[:, -1], mesh, past.dtype) * std * rate
+        state = torch.where(mesh.fixed, mesh.held, state) if "held" in mesh else state
         past = torch.cat([past[:, 1:], state[:, None]], dim=1)
         yield state
 

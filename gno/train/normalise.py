@@ -61,13 +61,13 @@ class Normalisation:
     step: Scale | None = None
 
     def apply(self, sample: Data) -> Data:
-        """A copy of a sample with x, and y and given values if it has them, normalised."""
+        """A copy of a sample with x, and y and given values if it has them, normalised; in time these are states."""
         sample = copy.copy(sample)
         sample.x = self.inputs.encode(sample.x)
         if sample.y is not None:
             sample.y = self.targets.encode(sample.y)
         if "given" in sample:
-            sample.given = self.targets.encode(sample.given)
+            sample.given = (self.states or self.targets).encode(sample.given)
         return sample
 
     def tensors(self) -> dict[str, Tensor]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from gno.physics.quadrature import build_domain
 from gno.train.case import Case, Physics, Value, did_you_mean
 from gno.train.losses import Term
 from gno.train.normalise import Scale, columns_of, fit_scale
+from gno.train.trajectory import Trajectory
 
 WEIGHTINGS: dict[str, weights.Weighting] = {
     "fixed": weights.Fixed(),
@@ -84,6 +87,11 @@ def law_of(physics: Physics, folder: Path) -> Law:
     module, colon, name = physics.equation.rpartition(":")
     known = vars(_module(module, folder)) if colon else vars(equations)
     laws = {key: value for key, value in known.items() if isinstance(value, Energy | Weak)}
+    if name not in laws and isinstance(known.get(name), FunctionType):
+        raise ValueError(
+            f"physics.equation '{physics.equation}': expected a law, got a function that makes one; write "
+            f'law = {name}(…) into a module of your own and name it, equation = "module:law"'
+        )
     if name not in laws:
         raise ValueError(f"physics.equation '{physics.equation}': {did_you_mean(name, sorted(laws))}")
     return laws[name]
@@ -96,6 +104,11 @@ def _module(name: str, folder: Path) -> Any:
             return importlib.import_module(name)
         except ImportError as error:
             raise ValueError(f"physics.equation: expected the module '{name}' or {path}, got {error}") from None
+    return _module_of_file(name, path, path.stat().st_mtime_ns)
+
+
+@functools.cache  # laws of one batch must be the same
+def _module_of_file(name: str, path: Path, changed: int) -> Any:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a .py file has a loader
     module = importlib.util.module_from_spec(spec)
@@ -123,12 +136,13 @@ def dirichlet(physics: Physics) -> list[Dirichlet]:
 
 def conditions(physics: Physics) -> list[Dirichlet | BoundaryTerm]:
     """All boundary conditions of a case."""
-    flux = [Neumann(name, _given(value)) for name, value in physics.neumann.items()]
+    flux = [Neumann(name, as_given(value)) for name, value in physics.neumann.items()]
     exchange = [Robin(name, *value) for name, value in physics.robin.items()]
     return [*dirichlet(physics), *flux, *exchange]
 
 
-def _given(value: Value) -> Any:
+def as_given(value: Value) -> Any:
+    """A value of a case as the problem takes it: components as a list."""
     return [float(v) for v in value] if isinstance(value, tuple) else value
 
 
@@ -192,7 +206,7 @@ def with_physics(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> 
     physics = case.physics
     assert physics is not None
     law = law_of(physics, case.data.folder)
-    parameters = {name: _given(value) for name, value in physics.parameters.items()}
+    parameters = {name: as_given(value) for name, value in physics.parameters.items()}
     problem = build_problem(mesh, law, parameters, conditions(physics))
     if physics.dirichlet:
         _with_columns(sample, problem.fixed, problem.values, unknown_columns(case, spec), spec)
@@ -213,12 +227,12 @@ def _measure_floors(sample: MeshData, case: Case, spec: SampleSpec) -> None:
     physical = losses.Units(torch.zeros(len(columns)), torch.ones(len(columns)), columns)
     batch = None if u is None else collate([sample])
     with torch.no_grad():
-        for term in _with_floor(case, physical):
-            floor = torch.zeros(1).double() if u is None else term.of_field(batch, u)
-            sample[f"floor_{term.name}"] = floor.clamp(min=0)
+        for loss in with_floor(case, physical):
+            floor = torch.zeros(1).double() if u is None else loss.of_field(batch, u)
+            sample[f"floor_{loss.name}"] = floor.clamp(min=0)
 
 
-def _with_floor(case: Case, units: losses.Units) -> list[losses.Intra | losses.Conserved]:
+def with_floor(case: Case, units: losses.Units) -> list[losses.Intra | losses.Conserved]:
     """The losses that a reference has a say in."""
     physics = case.physics
     assert physics is not None
@@ -232,15 +246,21 @@ def _with_floor(case: Case, units: losses.Units) -> list[losses.Intra | losses.C
 
 
 def floors_of(samples: Sequence[Any], terms: Sequence[Term]) -> dict[str, float]:
-    """What the reference solutions leave of each loss, by its name: a mean over the labelled meshes, in its units."""
+    """What the reference solutions leave of each loss, by its name: a mean over labelled meshes, or over all steps of
+    trajectories, in its units."""
     found = {}
     for term in terms:
-        key = f"floor_{term.name}"
-        values = [float(sample[key]) for sample in samples if key in sample and is_labelled(sample)]
+        values = [value for sample in samples for value in _floors_in(sample, term.name)]
         if values:
-            is_square = isinstance(term.loss, losses.Intra)
+            is_square = term.name == "intra"
             found[term.name] = sum(v**0.5 if is_square else v for v in values) / len(values)
     return found
+
+
+def _floors_in(sample: MeshData | Trajectory, name: str) -> list[float]:
+    if isinstance(sample, Trajectory):
+        return sample.floors[name].tolist() if name in sample.floors else []
+    return [float(sample[f"floor_{name}"])] if f"floor_{name}" in sample and is_labelled(sample) else []
 
 
 def measure_of(case: Case) -> losses.Measure:
@@ -248,6 +268,8 @@ def measure_of(case: Case) -> losses.Measure:
     physics = case.physics
     assert physics is not None
     has_energy = isinstance(law_of(physics, case.data.folder), Energy)
+    if case.time is not None:  # the smallest energy of a step depends on where a rollout has come to
+        return losses.residual_norm
     if physics.loss == "energy" and not has_energy:
         raise ValueError(f"physics.loss: expected residual, since '{physics.equation}' has no energy, got energy")
     return losses.residual_norm if physics.loss == "residual" or not has_energy else losses.excess_energy
@@ -258,11 +280,16 @@ def physics_terms(case: Case, spec: SampleSpec, scale: Scale) -> list[Term]:
     physics = case.physics
     if physics is None:
         return []
-    columns = unknown_columns(case, spec)
-    units = losses.Units(scale.mean[columns], scale.std[columns], columns)
+    units = units_of(case, spec, scale)
     wanted: dict[str, float] = {"intra": physics.intra, **{str(k): v for k, v in physics.conserve.items()}}
-    terms = [Term(loss.name, loss, wanted[loss.name]) for loss in _with_floor(case, units)]
+    terms = [Term(loss.name, loss, wanted[loss.name]) for loss in with_floor(case, units)]
     return terms + ([Term("inter", losses.Inter(), physics.inter)] if physics.inter else [])
+
+
+def units_of(case: Case, spec: SampleSpec, scale: Scale) -> losses.Units:
+    """Units of the unknowns, of the scale of all targets."""
+    columns = unknown_columns(case, spec)
+    return losses.Units(scale.mean[columns], scale.std[columns], columns)
 
 
 def target_scale(samples: Sequence[MeshData], spec: SampleSpec, case: Case) -> Scale:

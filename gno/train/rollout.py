@@ -21,6 +21,7 @@ from gno.train.case import Time
 from gno.train.dynamics import Evolution, precision, rolled, rolled_along
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.normalise import Scale, columns_of
+from gno.train.physics import with_given
 from gno.train.predict import PREFIX, in_precision, with_values
 from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured
 from gno.train.trajectory import Move, Trajectory, same_mesh, state_columns, values_of
@@ -209,9 +210,13 @@ def _distance(u: Tensor, mass: Tensor, spread: Scale, fields: Sequence[FieldSpec
 
 
 def _ready(mesh: Mesh, blueprint: Blueprint, evolution: Evolution) -> MeshData:
-    sample = blueprint.normalisation.apply(build_sample(mesh, blueprint.spec))
+    raw = with_given(build_sample(mesh, blueprint.spec), mesh, blueprint.case, blueprint.spec)
+    weights = next(evolution.parameters())
+    sample = in_precision(blueprint.normalisation.apply(raw), weights.dtype)
     sample.y = None
-    return in_precision(sample, next(evolution.parameters()).dtype)
+    if "given" in raw:  # to the bit, which no change of units keeps
+        sample.held = raw.given.to(precision(weights.device))
+    return sample
 
 
 def _forcing(blueprint: Blueprint, plan: _Plan, k: int) -> Float[Tensor, "n f"]:

@@ -97,7 +97,7 @@ def train(
     spec = before[0].spec if before else fit_spec(case, sources["train"])
     with fabric.rank_zero_first():
         samples: dict[str, list[Any]] = {
-            key: trajectories_of(sources[key], spec, case, progress)
+            key: trajectories_of(sources[key], spec, case, progress, to_train=key == "train")
             if case.time
             else samples_of(sources[key], spec, case, progress, to_train=True)
             for key in ("train", "validation")

@@ -12,6 +12,8 @@ from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import Mesh, read, read_series
 from gno.train.case import SPLITS, Case, split_items
 from gno.train.physics import target_specs, with_given, with_physics
+from gno.train.physics_in_time import with_given_in_time, with_step_physics
+from gno.train.report import counter
 from gno.train.samples import load_samples
 from gno.train.trajectory import Trajectory, build_trajectory, load_trajectories
 
@@ -89,8 +91,10 @@ def samples_of(
     return samples
 
 
-def trajectories_of(sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False) -> list[Trajectory]:
-    """Raw trajectories of series in files (cached as the case says) or in memory.
+def trajectories_of(
+    sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False, *, to_train: bool = False
+) -> list[Trajectory]:
+    """Raw trajectories of series in files (cached as the case says) or in memory; ``to_train`` adds the physics.
 
     Raises:
         ValueError: a series that does not fit the case.
@@ -100,12 +104,22 @@ def trajectories_of(sources: Sequence[Source], spec: SampleSpec, case: Case, bar
     files = [source for source in sources if isinstance(source, Path)]
     cache = case.data.folder / case.data.cache / "samples" if case.data.cache else None
     found = iter(load_trajectories(files, spec, time.forcing, stride=time.stride, step=time.step, cache=cache, bar=bar))
-    return [
+    trajectories = [
         next(found)
         if isinstance(source, Path)
         else build_trajectory(frames_of(source)[:: time.stride], spec, time.forcing, step=time.step)
         for source in sources
     ]
+    if case.physics is None:
+        return trajectories
+    ready = []
+    with counter("physics", len(sources), draw=bar and to_train) as advance:
+        for source, trajectory in zip(sources, trajectories, strict=True):
+            frames = frames_of(source)[:: time.stride]
+            trajectory = with_given_in_time(trajectory, frames, case, spec)
+            ready.append(with_step_physics(trajectory, frames, case, spec) if to_train else trajectory)
+            advance(1)
+    return ready
 
 
 def frames_of(source: Source | str) -> Sequence[Mesh]:

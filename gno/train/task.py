@@ -17,6 +17,7 @@ from gno.train.evaluate import score_names, validation_scores
 from gno.train.loop import Objective
 from gno.train.losses import Term, data_terms
 from gno.train.physics import is_labelled, physics_scores, physics_terms
+from gno.train.physics_in_time import step_terms
 from gno.train.predict import in_precision
 from gno.train.trajectory import Windows, state_columns
 
@@ -69,7 +70,8 @@ def _in_time(
     forced = state_columns(spec, time.forcing)
     ready = {key: [t.normalised(normalisation, forced, dtype) for t in values] for key, values in samples.items()}
     longest = longest_horizon(ready["train"], time)
-    objective = Unrolled(Evolution(model, normalisation, spec, time.forcing), terms, time, longest)
+    floors = tuple(ready["train"][0].floors)
+    objective = Unrolled(Evolution(model, normalisation, spec, time.forcing), terms, time, longest, floors)
     scores = RolloutScores(ready["validation"], normalisation, spec, time)
     return Task(Windows(ready["train"], time.history, longest), terms, objective, scores, scores.names)
 
@@ -79,6 +81,8 @@ def terms_of(blueprint: Blueprint, samples: Sequence[Any]) -> list[Term]:
     case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
     labelled = case.time is not None or any(is_labelled(sample) for sample in samples)
     data = data_terms(spec.targets, scale, coarse_weight=case.training.coarse_weight) if labelled else []
+    if case.time and case.physics:
+        return [*data, *step_terms(case, spec, blueprint.normalisation)]
     return [*data, *physics_terms(case, spec, scale)]
 
 

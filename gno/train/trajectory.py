@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,7 @@ class Trajectory:
         times: of the frames, in the user's unit.
         moves: where the mesh changes, how values get from each frame's mesh to the next.
         source: for messages.
+        floors: what the frames leave of the losses of [physics], by name: one number per step.
     """
 
     samples: tuple[MeshData, ...]
@@ -72,6 +73,7 @@ class Trajectory:
     times: Float[Tensor, " n_frames"]
     moves: tuple[Move | None, ...] = ()
     source: str = "trajectory"
+    floors: Mapping[str, Float[Tensor, " n_steps"]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -102,12 +104,15 @@ class Trajectory:
 
         Returns:
             The mesh's sample with ``past`` (n, history, c), ``future`` (n, horizon, c), ``forcing`` (n, horizon + 1, f)
-            from the last frame of the past on, and the steps between all of them, ``steps`` (1, history − 1 + horizon).
+            from the last frame of the past on, and the steps between all of them, ``steps`` (1, history − 1 + horizon);
+            with physics ``floors_<name>`` (1, horizon).
         """
         now, stop = start + history, start + history + horizon
         sample = copy.copy(self.sample(now))
         sample.past = self.past(start, now)
         sample.steps = self.times[start:stop].diff()[None].to(sample.past.dtype)
+        for name, floors in self.floors.items():
+            sample[f"floors_{name}"] = floors[None, now - 1 : stop - 1]
         if not self.changes:
             sample.future = self.past(now, stop)
             sample.forcing = self.past(now - 1, stop, self.forcing)
@@ -136,8 +141,8 @@ def _each(values: Frames, change: Callable[[Tensor], Tensor]) -> Frames:
 
 
 def _ready(sample: MeshData, normalisation: Normalisation, dtype: torch.dtype) -> MeshData:
-    sample = copy.copy(sample)
-    sample.x, sample.y = normalisation.inputs.encode(sample.x), None
+    sample = normalisation.apply(sample)
+    sample.y = None
     return sample.apply(lambda value: value.to(dtype) if value.is_floating_point() else value)
 
 
