@@ -85,7 +85,7 @@ def knobs() -> list[str]:
     ]
     for name, value in usual.items():
         sizes = [default(preset.get(name, value)) for preset in PRESETS.values()]
-        rows.append(f"| `{name}` | {' | '.join(sizes)} | {meaning[name]} |")
+        rows.append(f"| `{name}` | {' | '.join(sizes)} | {meaning[name].replace('``', '`')} |")
     return rows
 
 

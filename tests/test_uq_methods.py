@@ -5,10 +5,15 @@ import pytest
 from train_cases import case, square, squares
 
 from gno.train import Uncertainty, train
-from gno.uq import Ensemble, LastLayerLaplace, load_uncertain, train_uncertain
+from gno.uq import Ensemble, LastLayerLaplace, MonteCarloDropout, Variational, load_uncertain, train_uncertain
 
 OPTIONS = {"meshes": {"train": squares(3)}, "progress": False}
-KINDS = {"ensemble": (Ensemble, 2), "laplace": (LastLayerLaplace, 4)}
+KINDS = {
+    "ensemble": (Ensemble, 2),
+    "dropout": (MonteCarloDropout, 4),
+    "variational": (Variational, 4),
+    "laplace": (LastLayerLaplace, 4),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,6 @@
 """What is learned: kernel integral, pooling, cross-scale attention, the operator."""
 
 from gno.nn.config import OperatorConfig
-from gno.nn.operator import NeuroScale, Output
+from gno.nn.operator import NeuroScale, NoisyOutput, Output
 
-__all__ = ["NeuroScale", "OperatorConfig", "Output"]
+__all__ = ["NeuroScale", "NoisyOutput", "OperatorConfig", "Output"]

@@ -23,10 +23,14 @@ class OperatorConfig:
     key_level: finest level whose anchors are attended to; all coarser ones are too.
     learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.
     checkpoint: layers keep their input and are computed again on the way back: less memory, a third more time.
+    dropout: share of the channels that are left out behind the activation of every network at a node, for samples.
+    variational: weights that are Gaussian, for samples: ``none``, of the ``heads``, of all networks at the ``nodes``,
+        or ``all``.
+    noise_head: whether heads also say how large the noise of the data is.
     n_globals: columns of ``batch.parameters``, numbers of a whole mesh that every scale is conditioned on.
 
     Raises:
-        ValueError: heads too many for the width.
+        ValueError: heads too many for the width, or two rules for the same weights.
     """
 
     dim: int
@@ -41,6 +45,9 @@ class OperatorConfig:
     learned_pooling: bool = True
     attention: bool = True
     checkpoint: bool = False
+    dropout: float = 0.0
+    variational: Literal["none", "heads", "nodes", "all"] = "none"
+    noise_head: bool = dataclasses.field(default_factory=bool)  # no knob: it follows from the loss
     n_globals: int = dataclasses.field(default_factory=int)  # no knob: it follows from the data, as n_inputs does
 
     def __post_init__(self) -> None:
@@ -48,6 +55,10 @@ class OperatorConfig:
             raise ValueError(f"n_levels: expected at least 1, got {self.n_levels}")
         if self.n_levels > 1 and not 1 <= self.key_level < self.n_levels:
             raise ValueError(f"key_level: expected 1 to {self.n_levels - 1}, got {self.key_level}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: expected a share from 0 to below 1, got {self.dropout}")
+        if self.dropout and self.variational != "none":
+            raise ValueError(f"variational: expected none beside dropout, got {self.variational}")
         if self.width % self.n_heads or self.head_width <= self.n_levels + self.dim:
             raise ValueError(
                 f"width {self.width} in {self.n_heads} heads: expected a whole number of channels per head, more than "

@@ -20,6 +20,12 @@ from gno.nn.config import OperatorConfig
 from gno.nn.kernel import KernelIntegral
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
 from gno.nn.precision import shortened
+from gno.nn.stochastic import let_draw
+
+# log σ² is kept within these bounds, in units of the normalised targets: beyond them is round-off, or no information.
+LOG_VARIANCE = (-18.0, 6.0)
+# log σ² at the start: a third of the spread of the targets, everywhere.
+START = -2.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,17 @@ class Output:
         for transfer in self.transfers:
             levels.append(transfer.detach().restrict(levels[-1]))
         return levels
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisyOutput(Output):
+    """An output that also says how large the noise of the data is.
+
+    Args:
+        variance: σ² at every scale, (n_s, n_outputs), in normalised units.
+    """
+
+    variance: tuple[Tensor, ...] = ()
 
 
 def mlp(n_in: int, width: int, n_out: int) -> nn.Sequential:
@@ -172,6 +189,17 @@ class Link(nn.Module):
         return self.map(moments(shortened(self.norm(sender)), weights, edges))
 
 
+class Head(nn.Sequential):
+    """Fields of a level from its values, and in further columns, if wanted, log σ² of the noise around them."""
+
+    def __init__(self, c: OperatorConfig) -> None:
+        network = mlp(c.width, c.width, c.n_outputs * (1 + c.noise_head))
+        super().__init__(nn.RMSNorm(c.width), network)
+        weight, bias = network[2].parameters()
+        nn.init.zeros_(weight[c.n_outputs :])
+        nn.init.constant_(bias[c.n_outputs :], START)
+
+
 class NeuroScale(nn.Module):
     """Neural operator on a mesh and its hierarchy, conservative between scales.
 
@@ -198,9 +226,8 @@ class NeuroScale(nn.Module):
         self.norm_query, self.norm_key = nn.RMSNorm(c.width), nn.RMSNorm(c.width)
         across = c.attention and c.n_levels > 1
         self.attend = CrossScaleAttention(c.width, c.n_heads, c.n_levels, c.dim) if across else None
-        self.heads = nn.ModuleList(
-            nn.Sequential(nn.RMSNorm(c.width), mlp(c.width, c.width, c.n_outputs)) for _ in range(c.n_levels)
-        )
+        self.heads = nn.ModuleList(Head(c) for _ in range(c.n_levels))
+        let_draw(self, c)
 
     def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
         around = _surroundings(batch, self.config.n_levels)
@@ -268,18 +295,17 @@ class NeuroScale(nn.Module):
         values = [v, *anchors.split([len(x.v) for x in levels[1:]])]
         # conservation is a matter of the last digits: fields are never short
         w = [self._run(head, x).to(levels[0].mass.dtype) for head, x in zip(self.heads, values, strict=True)]
+        n = self.config.n_outputs
         transfers = tuple(x.transfer for x in levels if x.transfer is not None)
-        u = [w[-1]]
+        u = [w[-1][:, :n]]
         for free, transfer in zip(w[-2::-1], transfers[::-1], strict=True):
+            free = free[:, :n]
             u.insert(0, free + transfer.prolong(u[0] - transfer.restrict(free)))
-        return Output(
-            tuple(u),
-            tuple(x.mass for x in levels),
-            tuple(x.position for x in levels),
-            tuple(x.batch for x in levels),
-            transfers,
-            attention,
-        )
+        mass, position, batch = (tuple(getattr(x, name) for x in levels) for name in ("mass", "position", "batch"))
+        if not self.config.noise_head:
+            return Output(tuple(u), mass, position, batch, transfers, attention)
+        variance = tuple(x[:, n:].clamp(*LOG_VARIANCE).exp() for x in w)
+        return NoisyOutput(tuple(u), mass, position, batch, transfers, attention, variance)
 
 
 @dataclasses.dataclass(frozen=True)

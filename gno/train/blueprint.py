@@ -56,7 +56,8 @@ class Blueprint:
             "key_level": finest_dense_level(samples),
             **(operator_sizes(spec, case.time) if case.time else {}),
         }
-        config = OperatorConfig.preset(case.model.size, **{**sizes, **case.model.operator})
+        doubt = case.uncertainty.operator if case.uncertainty else {}
+        config = OperatorConfig.preset(case.model.size, **{**sizes, **doubt, **case.model.operator})
         if case.time:
             return cls(case, spec, config, fit_normalisation(trajectories, spec, case.time.forcing))
         inputs, targets = fit_scale(samples, "x", spec.inputs), target_scale(samples, spec, case)

@@ -344,14 +344,30 @@ class Uncertainty(Part):
 
     Args:
         method: where the samples come from: ``ensemble`` (operators from several seeds), or one operator with
-            ``laplace`` (its last weights, after training).
+            ``dropout`` (channels left out), ``variational`` (Gaussian weights), or ``laplace`` (its last weights, after
+            training).
         members: operators of an ensemble.
         samples: drawn from one operator by the other methods; an even number.
+        noise: of the data, as large as the operator finds it at every node: ``none``, or learned by the score
+            ``beta_nll`` (a likelihood) or ``crps``, which take the place of the relative error.
     """
 
-    method: Literal["ensemble", "laplace"] = "ensemble"
+    method: Literal["ensemble", "dropout", "variational", "laplace"] = "ensemble"
     members: Annotated[int, Field(ge=1)] = 5
     samples: Annotated[int, Field(ge=2, multiple_of=2)] = 32
+    noise: Literal["none", "beta_nll", "crps"] = "none"
+
+    @property
+    def operator(self) -> dict[str, Any]:
+        """What the operator needs for it; knobs of [model] stand above."""
+        knobs: dict[str, dict[str, Any]] = {"dropout": {"dropout": 0.05}, "variational": {"variational": "heads"}}
+        return {**knobs.get(self.method, {}), "noise_head": self.noise != "none"}
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.method == "laplace" and self.noise != "none":
+            raise ValueError(f"noise: expected none with laplace, which finds the noise itself, got {self.noise}")
+        return self
 
 
 class Case(Part):
@@ -375,6 +391,16 @@ class Case(Part):
             raise ValueError(f"time.forcing: {did_you_mean(odd[0], self.data.inputs)}")
         if self.time and self.physics and self.physics.loss == "energy":
             raise ValueError("physics.loss: expected residual (or auto) in a case with [time], got energy")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _samples_of_operator(self) -> Self:
+        method, knobs = self.uncertainty.method if self.uncertainty else None, self.model.knobs
+        for name, off in (("dropout", 0.0), ("variational", "none")):
+            if method == name and knobs.get(name) == off:
+                raise ValueError(f"model.{name}: expected other than {off} for uncertainty.method {method}, got {off}")
+        if self.time and self.uncertainty and self.uncertainty.noise != "none":
+            raise ValueError(f"uncertainty.noise: expected none in a case with [time], got {self.uncertainty.noise}")
         return self
 
     def paths(self) -> dict[str, list[Path]]:

@@ -79,6 +79,7 @@ class Loop:
         optimiser: makes the optimiser of a module; the one that the settings name by default.
         clock: seconds that a budget of minutes is measured with; ``time.process_time`` is fair on a busy machine.
         weighting: how the weights of the terms adapt; those that the terms have are multiplied by it.
+        until: share of the budget after which to stop, and to save; the rate is that of the whole budget.
         objective: losses of a batch and the share of the budget that is spent; those of one pass of the model by
             default.
     """
@@ -98,6 +99,7 @@ class Loop:
         optimiser: Optimiser | None = None,
         clock: Callable[[], float] = time.monotonic,
         weighting: Weighting | None = None,
+        until: float = 1.0,
         objective: nn.Module | None = None,
     ) -> None:
         self.fabric, self.model, self.samples, self.terms = fabric, model, samples, tuple(terms)
@@ -114,7 +116,7 @@ class Loop:
         self.summed = 0  # steps in these sums
         self.progress = Progress()
         self.clock, self.resumed_seconds, self.started, self.saved = clock, 0.0, clock(), clock()
-        self.scoring, self.stopping = 0.0, False
+        self.scoring, self.stopping, self.until = 0.0, False, until
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], progress: Progress) -> None:
         """Go on from a checkpoint."""
@@ -134,7 +136,7 @@ class Loop:
         self.model.train()
         for batch in self.batches():
             share = self.look()
-            if share >= 1:
+            if share >= self.until:
                 break
             if self.stopping:
                 self.checkpoint()

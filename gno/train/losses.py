@@ -73,11 +73,11 @@ class FieldLoss:
             difference = output.fields[s][:, self.columns].to(target.dtype) - target
             error2 = mean_square(difference, output.mass[s], output.batch[s], n_graphs)
             # the root has no derivative at zero: 1e-6 is where it stops to matter
-            total = total + weight * _mean_of_labelled(((error2 + 1e-12) / size2).sqrt(), batch)
+            total = total + weight * mean_of_labelled(((error2 + 1e-12) / size2).sqrt(), batch)
         return total
 
 
-def _mean_of_labelled(values: Float[Tensor, " n_graphs"], batch: Batch) -> Float[Tensor, ""]:
+def mean_of_labelled(values: Float[Tensor, " n_graphs"], batch: Batch) -> Float[Tensor, ""]:
     """Mean over the meshes; those without targets add nothing, so that every mesh with them counts the same."""
     return torch.where(batch.labelled, values, 0.0).mean() if "labelled" in batch else values.mean()
 

@@ -57,6 +57,7 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     terms: Terms | None = None,
     weighting: Weighting | None = None,
+    until: float = 1.0,
 ) -> Run:
     """Train an operator and keep it in a folder.
 
@@ -73,6 +74,7 @@ def train(
         clock: seconds that a budget of minutes is measured with; ``time.process_time`` is fair on a busy machine.
         terms: what to minimise, of the terms that the case asks for and the blueprint; these themselves by default.
         weighting: how the weights of the terms adapt; as the case says by default.
+        until: share of the budget after which to stop, as an interruption would; resume to go on.
 
     Returns:
         The run, with its best weights.
@@ -107,7 +109,7 @@ def train(
     fresh = Blueprint.fit(case, spec, samples["train"])
     blueprint = dataclasses.replace(before[0], case=case) if before else fresh
     restored = (before[1], Progress(**before[2])) if before else None
-    _run_loop(fabric, blueprint, samples, directory, restored, optimiser, progress, clock, terms, weighting)
+    _run_loop(fabric, blueprint, samples, directory, restored, optimiser, progress, clock, terms, weighting, until)
     return Run.load(directory)
 
 
@@ -122,6 +124,7 @@ def _run_loop(
     clock: Callable[[], float],
     compose: Terms | None,
     weighting: Weighting | None,
+    until: float,
 ) -> None:
     settings = blueprint.case.training
     model = blueprint.model(settings.seed)
@@ -152,6 +155,7 @@ def _run_loop(
             optimiser=optimiser,
             clock=clock,
             weighting=weighting,
+            until=until,
             objective=task.objective,
         )
         if restored:

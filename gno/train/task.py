@@ -14,6 +14,7 @@ from gno.graph import MeshData
 from gno.train.blueprint import Blueprint
 from gno.train.dynamics import Evolution, RolloutScores, Unrolled, longest_horizon
 from gno.train.evaluate import score_names, validation_scores
+from gno.train.likelihood import Divergence, n_observations, noise_terms
 from gno.train.loop import Objective
 from gno.train.losses import Term, data_terms
 from gno.train.physics import is_labelled, physics_scores, physics_terms
@@ -52,7 +53,7 @@ def task_of(blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, 
         model: the operator to train.
         compose: what to minimise, of the terms that the case asks for; these themselves by default.
     """
-    wanted = terms_of(blueprint, samples["train"])
+    wanted = terms_of(blueprint, samples["train"], model)
     terms = list(compose(wanted, blueprint)) if compose else wanted
     dtype = torch.float64 if blueprint.case.training.precision == "64" else torch.float32
     if blueprint.case.time:
@@ -76,14 +77,35 @@ def _in_time(
     return Task(Windows(ready["train"], time.history, longest), terms, objective, scores, scores.names)
 
 
-def terms_of(blueprint: Blueprint, samples: Sequence[Any]) -> list[Term]:
+def terms_of(blueprint: Blueprint, samples: Sequence[Any], model: nn.Module) -> list[Term]:
     """The losses that a case asks for: of the data, where there are any, and of the physics."""
     case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
-    labelled = case.time is not None or any(is_labelled(sample) for sample in samples)
-    data = data_terms(spec.targets, scale, coarse_weight=case.training.coarse_weight) if labelled else []
+    data = learned_terms(blueprint, [s for s in samples if case.time is not None or is_labelled(s)], model)
     if case.time and case.physics:
         return [*data, *step_terms(case, spec, blueprint.normalisation)]
     return [*data, *physics_terms(case, spec, scale)]
+
+
+def learned_terms(blueprint: Blueprint, labelled: Sequence[Any], model: nn.Module) -> list[Term]:
+    """The losses of the data, and of Gaussian weights.
+
+    Raises:
+        ValueError: noise or such weights are to be learned without any data.
+    """
+    case, spec, gaussian = blueprint.case, blueprint.spec, blueprint.config.variational != "none"
+    noise, coarse = case.uncertainty.noise if case.uncertainty else "none", case.training.coarse_weight
+    if not labelled:
+        if noise != "none" or gaussian:
+            what = f"uncertainty.noise {noise}" if noise != "none" else "Gaussian weights"
+            raise ValueError(f"data.train: expected meshes with targets for {what}, got none")
+        return []
+    if noise != "none":
+        data = noise_terms(spec.targets, noise, coarse_weight=coarse)
+    else:
+        data = data_terms(spec.targets, blueprint.normalisation.targets, coarse_weight=coarse)
+    if not gaussian:
+        return data
+    return [*data, Term("divergence", Divergence(model, data, n_observations(labelled, spec.n_targets)))]
 
 
 def validation(
@@ -93,7 +115,7 @@ def validation(
     spec, batch_size = blueprint.spec, blueprint.case.training.batch_size
     labelled = [sample for sample in samples if is_labelled(sample)]
     if samples and not labelled:
-        physical = [term for term in terms if term.name not in blueprint.case.data.targets]
+        physical = [term for term in terms if term.name not in (*blueprint.case.data.targets, "divergence")]
         score = functools.partial(physics_scores, samples=samples, terms=physical, batch_size=batch_size)
         return score, ["score", *(term.name for term in physical)]
     errors = functools.partial(

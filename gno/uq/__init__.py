@@ -5,32 +5,31 @@ from gno.uq.active import Choice, choose_runs
 from gno.uq.conformal import Conformal, load_calibration, save_calibration
 from gno.uq.deferral import Deferral, Deferred
 from gno.uq.diagram import draw_reliability
+from gno.uq.draws import MonteCarloDropout, Variational
 from gno.uq.ensemble import Ensemble, train_ensemble
 from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate
 from gno.uq.laplace import LastLayerLaplace
 from gno.uq.methods import load_uncertain, train_uncertain
 from gno.uq.metrics import Reliability, Scores, reliability
-from gno.uq.noise import BetaNll, Heteroscedastic
 from gno.uq.novelty import Detector, Novelty
-from gno.uq.sampler import NoisyOutput, Sampler
+from gno.uq.sampler import Sampler
 
 __all__ = [
-    "BetaNll",
     "Choice",
     "Conformal",
     "Deferral",
     "Deferred",
     "Detector",
     "Ensemble",
-    "Heteroscedastic",
     "LastLayerLaplace",
-    "NoisyOutput",
+    "MonteCarloDropout",
     "Novelty",
     "Reliability",
     "Sampler",
     "Scores",
     "Uncertain",
     "UncertaintyEvaluation",
+    "Variational",
     "calibrate",
     "choose_runs",
     "draw_reliability",

@@ -25,10 +25,11 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gno.mesh import Mesh
+from gno.nn import NoisyOutput
 from gno.train.run import mesh_of
 from gno.uq.features import with_features
 from gno.uq.laplace import LastLayerLaplace, effective_features
-from gno.uq.sampler import NoisyOutput, Sampler
+from gno.uq.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)

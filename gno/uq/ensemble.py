@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch_geometric.data import Batch
+from torch import nn
 
-from gno.nn import Output
 from gno.train.case import Case
 from gno.train.loop import mix
 from gno.train.run import Run, train
@@ -62,9 +61,9 @@ class Ensemble(Sampler):
             raise ValueError(f"{directory}: expected the folder of an ensemble, got no complete member ({MANIFEST})")
         return cls(tuple(Run.load(Path(directory) / name, device=device) for name in names))
 
-    def outputs(self, batch: Batch) -> Iterator[Output]:
-        for run in self.runs:
-            yield run.model.eval()(batch)
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return tuple(run.model for run in self.runs)
 
 
 def train_ensemble(

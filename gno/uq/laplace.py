@@ -15,6 +15,7 @@ that map rows to rows; here rows are tied by the transfers between scales, which
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,12 +29,14 @@ from torch_geometric.data import Batch
 
 from gno.graph import MeshData, build_sample, collate
 from gno.mesh import Mesh
-from gno.nn import Output
+from gno.nn import NoisyOutput, Output
+from gno.nn.stochastic import shared_copy
 from gno.train.checkpoint import load_tensors, save_tensors
+from gno.train.likelihood import n_anchors
 from gno.train.predict import in_precision
 from gno.train.run import Run, mesh_of
 from gno.uq.features import compose, last_layers, with_bias, with_features
-from gno.uq.sampler import NoisyOutput, Sampler
+from gno.uq.sampler import Sampler
 
 # Kept beside the weights of the run it belongs to.
 FILE = "laplace.safetensors"
@@ -137,12 +140,16 @@ class LastLayerLaplace(Sampler):
             missing = sum(sample.y is None for sample in samples)
             raise ValueError(f"meshes: expected training meshes with targets, got {len(samples)}, {missing} without")
         if n_eff is None:
-            n_eff = float(np.mean([len(sample[f"pos_{min(1, sample.n_levels - 1)}"]) for sample in samples]))
+            n_eff = float(np.mean([n_anchors(sample) for sample in samples]))
         moments = _Moments.of(run, samples, n_eff)
         posterior = Posterior.fit(moments.gram, moments.left[0], last_weights(run.model), moments.n_observations)
         # coarse scales: their own residuals, corrected as that of the mesh is for the weights spent on it
         level_noise = moments.left / moments.left[0].clamp_min(1e-300) * posterior.noise
         return cls(run, posterior, level_noise, n_pairs, seed)
+
+    @functools.cached_property
+    def models(self) -> tuple[nn.Module, ...]:
+        return tuple(_moved(self.run.model, change) for change in self.posterior.draw(self.n_pairs, self.seed))
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Iterator[Output]:
@@ -181,6 +188,18 @@ class LastLayerLaplace(Sampler):
 def last_weights(model: nn.Module) -> Float[Tensor, "n n_outputs"]:
     """W: weights and bias of the last layer of every head, one below the other."""
     return torch.cat([torch.cat([x.weight, x.bias[:, None]], 1).T.detach().cpu() for x in last_layers(model)])
+
+
+@torch.no_grad()
+def _moved(model: nn.Module, change: Float[Tensor, "n n_outputs"]) -> nn.Module:
+    """The operator with other last weights."""
+    moved = shared_copy(model)
+    layers = last_layers(moved)
+    for layer, part in zip(layers, change.split([x.in_features + 1 for x in layers]), strict=True):
+        own = part.to(layer.weight)
+        layer.weight = nn.Parameter(layer.weight + own[:-1].T, requires_grad=False)
+        layer.bias = nn.Parameter(layer.bias + own[-1], requires_grad=False)
+    return moved.eval()
 
 
 def effective_features(features: Sequence[Tensor], output: Output) -> Float[Tensor, "n_0 n"]:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from gno.train.case import Case, Uncertainty
-from gno.train.run import train
+from gno.train.run import Run, train
 from gno.train.sources import mesh_of, split_meshes
+from gno.uq.draws import Draws, MonteCarloDropout, Variational
 from gno.uq.ensemble import MANIFEST, Ensemble, train_ensemble
 from gno.uq.laplace import FILE, LastLayerLaplace
 from gno.uq.sampler import Sampler
+
+DRAWS: dict[str, type[Draws]] = {"dropout": MonteCarloDropout, "variational": Variational}
 
 
 def train_uncertain(case: Case, directory: str | Path, **options: Any) -> Sampler:
@@ -31,6 +34,8 @@ def train_uncertain(case: Case, directory: str | Path, **options: Any) -> Sample
     if wanted.method == "ensemble":
         return train_ensemble(case, directory, members=wanted.members, **options)
     run = train(case, directory, **options)
+    if wanted.method in DRAWS:
+        return DRAWS[wanted.method].load(directory)
     meshes = (mesh_of(source) for source in split_meshes(case, options.get("meshes"))["train"])
     laplace = LastLayerLaplace.fit(run, meshes, n_pairs=wanted.samples // 2)
     laplace.save()
@@ -48,4 +53,8 @@ def load_uncertain(directory: str | Path, *, device: str = "cpu") -> Sampler:
         return Ensemble.load(directory, device=device)
     if (directory / FILE).is_file():
         return LastLayerLaplace.load(directory, device=device)
-    raise ValueError(f"{directory}: expected a run with [uncertainty], got neither {MANIFEST} nor {FILE} in it")
+    doubt = Run.load(directory).blueprint.case.uncertainty
+    if doubt is None or doubt.method not in DRAWS:
+        what = "one without" if doubt is None else f"{doubt.method} without its {MANIFEST} or {FILE}"
+        raise ValueError(f"{directory}: expected a run with [uncertainty], got {what}")
+    return DRAWS[doubt.method].load(directory, device=device)

@@ -11,27 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.graph import MeshData, build_sample, collate
 from gno.mesh import Mesh
-from gno.nn import Output
+from gno.nn import NoisyOutput, Output
 from gno.train.physics import with_given
 from gno.train.predict import Answer, Prediction, in_precision, prediction
 from gno.train.run import Run, mesh_of
 from gno.uncertain import Uncertain
-
-
-@dataclasses.dataclass(frozen=True)
-class NoisyOutput(Output):
-    """An output that also says how large the noise of the data is.
-
-    Args:
-        variance: σ² at every scale, (n_s, n_outputs), in normalised units.
-    """
-
-    variance: tuple[Tensor, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +47,14 @@ class Sampler(abc.ABC):
     def operator(self) -> Run:
         """The operator, or one of them: how it sees a mesh, its units, device and precision."""
 
+    @property
     @abc.abstractmethod
+    def models(self) -> tuple[nn.Module, ...]:
+        """One operator per sample, the same ones in every call: each answers any mesh, and any step in time."""
+
     def outputs(self, batch: Batch) -> Iterator[Output]:
-        """Samples of the output for a normalised batch; the same ones in every call."""
+        """Samples of the output for a normalised batch."""
+        return (model(batch) for model in self.models)
 
     def predict(self, mesh: Mesh | str | Path) -> Prediction:
         """Fields on one mesh (or file), and on its coarser levels, with their doubt.
