@@ -108,7 +108,7 @@ def test_samples_say_what_the_posterior_says(laplace):
     many = dataclasses.replace(laplace, n_pairs=120)
 
     class Sampled(Sampler):  # the same samples, without the closed form
-        operator, outputs = laplace.run, many.outputs
+        operator, models, outputs = laplace.run, (), many.outputs
 
     found = choose_runs(Sampled(), candidates, 2)
     assert found.remaining == pytest.approx(exact.remaining, rel=0.25)
