@@ -24,7 +24,11 @@ LEAST = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    """Of each term, over all weights of the network: norm of the gradient, and standard deviation of its entries."""
+    """Of each term, over all weights of the network: norm of the gradient, and standard deviation of its entries.
+
+    Of a term that only some of the meshes have they are those it would have if all meshes had it, so that what a mesh
+    says counts the same: ten labels must not pull like the physics of a thousand meshes.
+    """
 
     norm: Float[Tensor, " n_terms"]
     deviation: Float[Tensor, " n_terms"]
@@ -63,44 +67,46 @@ class Fixed:
 
 @dataclasses.dataclass(frozen=True)
 class GradientNorm:
-    """``λ_i ∝ 1 / ‖∇L_i‖``, as a running mean: every term pulls with the same force.
+    """``λ_i ∝ 1 / ⟨‖∇L_i‖⟩``, ⟨⟩ a running mean: every term pulls with the same force.
 
     S. Wang, S. Sankaran, H. Wang, P. Perdikaris, An expert's guide to training physics-informed neural networks,
-    arXiv:2308.08468 (2023), section 5.1.
+    arXiv:2308.08468 (2023), section 5.1. There a step sees all the data, and the mean is of the weights. Here a step
+    sees a few meshes, of which perhaps none has labels, so the mean is of the gradients: the mean of what is inverse to
+    a small number, or to none, is noise. It counts the looks there have been, so that the first one counts in full.
 
     Args:
         every: steps between looks at the gradients. decay: of the running mean, per look.
     """
 
-    every: int = 10
-    decay: float = 0.9
+    every: int = 25
+    decay: float = 0.8
 
     def start(self, n_terms: int, device: torch.device) -> State:
-        return Fixed().start(n_terms, device)
+        return {**Fixed().start(n_terms, device), **_nothing_yet("size", n_terms, device)}
 
     def update(self, state: State, losses: Tensor, gradients: Gradients | None) -> State:
-        return state if gradients is None else _towards(state, _inverse(gradients.norm), self.decay)
+        return state if gradients is None else _against(state, gradients.norm, self.decay)
 
 
 @dataclasses.dataclass(frozen=True)
 class InverseDirichlet:
-    """``λ_i ∝ 1 / std(∇L_i)``, as a running mean: the entries of all gradients are spread alike.
+    """``λ_i ∝ 1 / ⟨std ∇L_i⟩``, ⟨⟩ a running mean: the entries of all gradients are spread alike.
 
     S. Maddu, D. Sturm, C. L. Müller, I. F. Sbalzarini, Inverse Dirichlet weighting enables reliable training of physics
-    informed neural networks, Mach. Learn.: Sci. Technol. 3 (2022) 015026.
+    informed neural networks, Mach. Learn.: Sci. Technol. 3 (2022) 015026. The mean is that of :class:`GradientNorm`.
 
     Args:
         every: steps between looks at the gradients. decay: of the running mean, per look.
     """
 
-    every: int = 10
-    decay: float = 0.5
+    every: int = 25
+    decay: float = 0.8
 
     def start(self, n_terms: int, device: torch.device) -> State:
-        return Fixed().start(n_terms, device)
+        return GradientNorm().start(n_terms, device)
 
     def update(self, state: State, losses: Tensor, gradients: Gradients | None) -> State:
-        return state if gradients is None else _towards(state, _inverse(gradients.deviation), self.decay)
+        return state if gradients is None else _against(state, gradients.deviation, self.decay)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +117,12 @@ class ReLoBRaLo:
         λ(t) = α (ρ λ(t−1) + (1−ρ) λ̂(t, 0)) + (1−α) λ̂(t, t−1),      ρ = 1 with probability ``keep``, else 0
 
     R. Bischof, M. A. Kraus, Multi-objective loss balancing for physics-informed deep learning, arXiv:2110.09813 (2021).
+    There a step sees all the data. Here it sees a few meshes, of which perhaps none has labels, so L is a running mean
+    with α too: the ratio of two single losses, either of them zero now and then, is noise.
 
     Args:
         temperature: T; small: winner takes all, large: equal weights.
-        decay: α, of the running mean per step.
+        decay: α, of the running means, per step.
         keep: how often the weights of the last step are remembered rather than those since the beginning.
     """
 
@@ -124,16 +132,18 @@ class ReLoBRaLo:
     every: int = 0
 
     def start(self, n_terms: int, device: torch.device) -> State:
-        nothing = torch.full((n_terms,), torch.nan, device=device)
-        return {**Fixed().start(n_terms, device), "first": nothing, "last": nothing.clone()}
+        known = {name: torch.zeros(n_terms, device=device) for name in ("first", "last")}
+        return {**Fixed().start(n_terms, device), **known, **_nothing_yet("sum", n_terms, device)}
 
     def update(self, state: State, losses: Tensor, gradients: Gradients | None) -> State:
-        losses = losses.to(state["weights"])
-        first, last = (torch.where(state[key].isnan(), losses, state[key]) for key in ("first", "last"))
-        keep = (torch.rand((), device=losses.device) < self.keep).to(losses)
-        before = keep * state["weights"] + (1 - keep) * self._balance(losses, first)
-        weights = self.decay * before + (1 - self.decay) * self._balance(losses, last)
-        return {"weights": weights, "first": first, "last": losses}
+        running, mean = _running(state, "sum", losses, self.decay)
+        young = running["count"] * (1 - self.decay) <= 1  # the mean has not yet seen what it is a mean of
+        first = torch.where(young | (state["first"] == 0), mean, state["first"])
+        last = torch.where(state["last"] > 0, state["last"], mean)
+        keep = (torch.rand((), device=losses.device) < self.keep).to(mean)
+        before = keep * state["weights"] + (1 - keep) * self._balance(mean, first)
+        weights = self.decay * before + (1 - self.decay) * self._balance(mean, last)
+        return {"weights": weights, "first": first, "last": mean, **running}
 
     def _balance(self, losses: Tensor, earlier: Tensor) -> Tensor:
         ratio = losses / earlier.abs().clamp(min=torch.finfo(losses.dtype).tiny)
@@ -171,5 +181,22 @@ def _inverse(size: Tensor) -> Tensor:
     return inverse * len(size) / inverse.sum()
 
 
-def _towards(state: State, weights: Tensor, decay: float) -> State:
-    return {"weights": decay * state["weights"] + (1 - decay) * weights.to(state["weights"])}
+def _against(state: State, size: Tensor, decay: float) -> State:
+    """The state with weights in inverse proportion to the running means of the sizes."""
+    running, mean = _running(state, "size", size, decay)
+    return {"weights": _inverse(mean), **running}
+
+
+def _nothing_yet(name: str, n_terms: int, device: torch.device) -> State:
+    """The state of a running mean before its first value."""
+    return {name: torch.zeros(n_terms, device=device), "count": torch.zeros((), device=device)}
+
+
+def _running(state: State, name: str, values: Tensor, decay: float) -> tuple[State, Tensor]:
+    """The state of a running mean with one value more, and the mean: as if the values seen were all there are.
+
+    D. P. Kingma, J. L. Ba, Adam: a method for stochastic optimization, ICLR 2015, section 3.
+    """
+    count = state["count"] + 1
+    total = decay * state[name] + (1 - decay) * values.to(state[name])
+    return {name: total, "count": count}, total / (1 - decay**count)

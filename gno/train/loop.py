@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
-from gno.graph import MeshData
+from gno.graph import MeshData, collate
 from gno.physics.weights import Fixed, Weighting, gradients_of
 from gno.train.case import Training
 from gno.train.checkpoint import optimiser_state, restore_optimiser
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.losses import Term
 from gno.train.optimisers import OPTIMISERS, Optimiser
-from gno.train.physics import collate
 from gno.train.report import Report
 
 if TYPE_CHECKING:
@@ -110,6 +109,7 @@ class Loop:
         self.objective, self.stepper = fabric.setup(objective or Objective(model, terms), self.optimiser)
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.weights = torch.tensor([term.weight for term in terms], device=fabric.device)
+        self.shares = torch.tensor([term.share for term in terms], device=fabric.device)
         self.weighting = weighting or Fixed()
         self.balance = self.weighting.start(len(terms), fabric.device)
         self.sums = torch.zeros(len(terms) + 1, device=fabric.device)  # losses and gradient norm since the last row
@@ -179,7 +179,7 @@ class Loop:
         every, gradients = self.weighting.every, None
         if every and self.progress.step % every == 0:
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            gradients = gradients_of(losses, trained)
+            gradients = gradients_of(losses / self.shares.to(losses), trained)
         self.balance = self.weighting.update(self.balance, losses.detach(), gradients)
         if self.fabric.world_size > 1:
             self.balance = {name: self.fabric.all_reduce(value) for name, value in self.balance.items()}  # type: ignore[misc]

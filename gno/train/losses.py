@@ -20,11 +20,17 @@ Loss = Callable[[Batch, Output], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One summand of the training loss: ``weight · loss(batch, output)``, logged without its weight."""
+    """One summand of the training loss: ``weight · loss(batch, output)``, logged without its weight.
+
+    Args:
+        name: of its columns in the log. loss: a mean over the meshes of a batch. weight: as the user wants it.
+        share: of the training meshes that have it; the others count as zero in the mean.
+    """
 
     name: str
     loss: Loss
     weight: float = 1.0
+    share: float = 1.0
 
 
 # A mesh whose field is much weaker than usual is not worth ever more: below this share of the usual size

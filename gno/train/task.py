@@ -80,7 +80,12 @@ def _in_time(
 def terms_of(blueprint: Blueprint, samples: Sequence[Any], model: nn.Module) -> list[Term]:
     """The losses that a case asks for: of the data, where there are any, and of the physics."""
     case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
-    data = learned_terms(blueprint, [s for s in samples if case.time is not None or is_labelled(s)], model)
+    labelled = [s for s in samples if case.time is not None or is_labelled(s)]
+    share = len(labelled) / len(samples)
+    data = [
+        dataclasses.replace(term, share=share) if term.name in case.data.targets else term
+        for term in learned_terms(blueprint, labelled, model)
+    ]
     if case.time and case.physics:
         return [*data, *step_terms(case, spec, blueprint.normalisation)]
     return [*data, *physics_terms(case, spec, scale)]
