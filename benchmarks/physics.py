@@ -2,16 +2,19 @@
 
 1. Without any labelled solution: error against the solver.
 2. With 16 labelled meshes: with the physics of 300 meshes, and without.
-3. Discrepancy between scales, and violation of what must be conserved, with the losses for them and without.
+3. Discrepancy between scales, and violation of what must be conserved: of data alone, with losses for them, and where
+   they are met by construction.
 4. Weights that adapt, against the best of three fixed ones, on three problems.
 
 Each training is a process of its own on one thread and one line of results/physics.jsonl; what is there is not trained
-again, so an interrupted benchmark goes on. The solver is gno.physics on the same mesh.
+again, so an interrupted benchmark goes on; the table is of all that is there. The solver is gno.physics on the same
+mesh.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -50,32 +53,40 @@ PROBLEMS: dict[str, dict] = {
 }
 FIXED = (0.1, 1.0, 10.0)
 ADAPTIVE = ("gradient_norm", "inverse_dirichlet", "relobralo")
-# Processor minutes of each training of a claim, in units of --minutes.
+# Processor minutes of each training of a claim, in units of --minutes; plates learn more slowly.
 SHARE = {"alone": 1.0, "few labels": 0.4, "scales": 0.6, "weights": 0.2}
-SOFT = {"intra": 0.0, "inter": 1.0, "conserve": {"integral": 1.0, "balance": 0.3, "work": 0.3}}
-HARD = {"intra": 0.0, "consistent": True, "conserve": {"balance": 0.3, "work": 0.3}}
+LONGER = {"plates": 2.0}
+# Changes of [physics]; what is not named is as by default.
+PLAIN: dict = {"consistent": False, "conservative": False}
+DATA = {"intra": 0.0, **PLAIN}
+SCALES = {
+    "data": DATA,
+    "losses": {**DATA, "inter": 1.0, "conserve": {"integral": 1.0, "balance": 0.3, "work": 0.3}},
+    "consistent": {**DATA, "consistent": True},
+    "conservative": {**DATA, "conservative": True},
+    "consistent, conservative": {**DATA, "consistent": True, "conservative": True},
+}
 
 
 def variants() -> list[dict]:
     """Claim, problem, name of the variant, labelled and other training meshes, and changes of [physics]."""
 
-    def job(claim: str, data: str, variant: str, labelled: int, others: int, physics: dict | None) -> dict:
+    def job(claim: str, data: str, variant: str, labelled: int, others: int, physics: dict) -> dict:
         names = ("claim", "data", "variant", "labelled", "others", "physics")
         return dict(zip(names, (claim, data, variant, labelled, others, physics), strict=True))
 
-    found = [
-        job("alone", "diffusion_smooth", "energy", 0, N_TRAIN, {}),
-        job("few labels", "diffusion_smooth", "data", N_LABELLED, 0, None),
-        job("few labels", "diffusion_smooth", "data and physics", N_LABELLED, N_TRAIN - N_LABELLED, {}),
-        job("scales", "diffusion_smooth", "data", N_TRAIN, 0, None),
-        job("scales", "diffusion_smooth", "losses", N_TRAIN, 0, SOFT),
-        job("scales", "diffusion_smooth", "consistent", N_TRAIN, 0, {"intra": 0.0, "consistent": True}),
-        job("scales", "diffusion_smooth", "consistent, losses", N_TRAIN, 0, HARD),
-    ]
+    smooth, rest = "diffusion_smooth", N_TRAIN - N_LABELLED
+    found = []
+    for name, physics in (("energy", PLAIN), ("energy, conservative", {**PLAIN, "conservative": True})):
+        found.append(job("alone", smooth, name, 0, N_TRAIN, physics))
+    for name, physics in (("", PLAIN), (", conservative", {**PLAIN, "conservative": True})):
+        found.append(job("few labels", smooth, f"data{name}", N_LABELLED, 0, {"intra": 0.0, **physics}))
+        found.append(job("few labels", smooth, f"data and physics{name}", N_LABELLED, rest, physics))
+    found += [job("scales", smooth, name, N_TRAIN, 0, physics) for name, physics in SCALES.items()]
     for data in PROBLEMS:
         rest = N_WEIGHTS - N_LABELLED
-        found += [job("weights", data, f"fixed {w:g}", N_LABELLED, rest, {"intra": w}) for w in FIXED]
-        found += [job("weights", data, name, N_LABELLED, rest, {"weights": name}) for name in ADAPTIVE]
+        found += [job("weights", data, f"fixed {w:g}", N_LABELLED, rest, {**PLAIN, "intra": w}) for w in FIXED]
+        found += [job("weights", data, name, N_LABELLED, rest, {**PLAIN, "weights": name}) for name in ADAPTIVE]
     return found
 
 
@@ -111,7 +122,7 @@ def one(job: dict) -> dict:
         data=Data(inputs=FIELDS[data]["inputs"], log=FIELDS[data]["log"], targets=[target]),
         model=Model(),
         training=Training(minutes=job["minutes"], seed=job["seed"], device="cpu"),
-        physics=Physics(**{**problem["physics"], **({"intra": 0.0} if job["physics"] is None else job["physics"])}),
+        physics=Physics(**{**problem["physics"], **job["physics"]}),
     )
     with tempfile.TemporaryDirectory() as folder:
         run = train(case, folder, meshes={"train": labelled + bare}, progress=False, clock=time.process_time)
@@ -125,6 +136,7 @@ def one(job: dict) -> dict:
         "error": error,
         "error_of_file": run.evaluate(finer).mean[target] if finer else None,
         "violations": violations(run, test),
+        "corrected": corrected(run, test),
         "steps": max(int(row[0]) for row in log[1:]),
         "nodes": statistics.median(mesh.n_nodes for mesh in test),
         "torch": torch.__version__,
@@ -136,13 +148,45 @@ def _without(fields, name: str) -> dict:
     return {key: value for key, value in fields.items() if key not in (name, "von_mises")}
 
 
+def corrected(run, meshes) -> dict[str, float]:
+    """What the Galerkin correction does to predictions after training, to a field of zeros, and the time it takes."""
+    import torch
+
+    from gno.graph import build_sample
+    from gno.physics.galerkin import coarse_space
+    from gno.train.evaluate import relative_errors
+    from gno.train.physics import problem_of, unknown_columns
+
+    blueprint = run.blueprint
+    physics = blueprint.case.physics.model_copy(update={"conservative": True})
+    case = blueprint.case.model_copy(update={"physics": physics})
+    after = dataclasses.replace(run, blueprint=dataclasses.replace(blueprint, case=case)).evaluate(meshes)
+    found: dict[str, list[float]] = {"error": [], "error of zero": [], "prepare ms": [], "apply ms": [], "unknowns": []}
+    found["error"] = [statistics.fmean(row.errors.values()) for row in after.rows]
+    for mesh in meshes:
+        sample = build_sample(mesh, blueprint.spec)
+        problem = problem_of(mesh, case)
+        start = time.process_time()
+        space = coarse_space(problem, sample)
+        found["prepare ms"].append(1e3 * (time.process_time() - start))
+        zero = torch.zeros_like(problem.values)
+        start = time.process_time()
+        u = space.correct(zero)
+        found["apply ms"].append(1e3 * (time.process_time() - start))
+        found["unknowns"].append(space.factor.shape[1])
+        y = zero.new_zeros(len(zero), blueprint.spec.n_targets)
+        y[:, unknown_columns(case, blueprint.spec)] = u
+        found["error of zero"].append(statistics.fmean(relative_errors(y, sample, blueprint.spec.targets).values()))
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
 def violations(run, meshes) -> dict[str, float]:
     """Mean losses of consistency on unseen meshes: of the prediction, and of the solver's own field."""
     import torch
 
-    from gno.graph import build_sample
+    from gno.graph import build_sample, collate
     from gno.physics import losses
-    from gno.train.physics import CONSERVED, collate, unknown_columns, with_physics
+    from gno.train.physics import CONSERVED, unknown_columns, with_physics
 
     blueprint = run.blueprint
     case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
@@ -181,25 +225,28 @@ def start(job: dict) -> dict:
 
 
 def table(results: list[dict]) -> str:
-    """Mean and deviation over seeds, as Markdown, claim by claim."""
+    """Mean and deviation over seeds, as Markdown, claim by claim, and what the claims come to."""
     first = results[0]
-    n_seeds = len({r["seed"] for r in results})
     lines = [
         f"{N_TRAIN} training domains ({N_WEIGHTS} for the weights), {N_TEST} unseen ones, {first['nodes']:.0f} nodes; "
-        f"one thread, {n_seeds} seeds; {first['machine']}, torch {first['torch']}.",
+        f"one thread; {first['machine']}, torch {first['torch']}. Mean and deviation over the seeds.",
         "",
-        "| claim | data | variant | processor minutes | error | between scales | integral | balance | work | steps |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| claim | data | variant | seeds | processor minutes | error | corrected after | between scales | integral | "
+        "balance | work | steps |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    keys = list(dict.fromkeys((r["claim"], r["data"], r["variant"], r["minutes"]) for r in results))
-    for key in keys:
-        rows = [r for r in results if (r["claim"], r["data"], r["variant"], r["minutes"]) == key]
-        cells = [spread([100 * r["error"] for r in rows])]
+    keys = dict.fromkeys((r["claim"], r["data"], r["variant"], r["minutes"]) for r in results)
+    for claim, data, variant, length in sorted(keys, key=lambda key: list(SHARE).index(key[0])):
+        rows = [
+            r for r in results if (r["claim"], r["data"], r["variant"], r["minutes"]) == (claim, data, variant, length)
+        ]
+        after = [100 * r["corrected"]["error"] for r in rows if "corrected" in r]
+        cells = [spread([100 * r["error"] for r in rows]), spread(after) if after else ""]
         for name in ("inter", "integral", "balance", "work"):
-            cells.append(f"{100 * statistics.fmean(r['violations'][name] for r in rows):.3g} %")
+            cells.append(f"{100 * statistics.fmean(r['violations'][name] for r in rows):.2g} %")
         steps = statistics.median(r["steps"] for r in rows)
-        lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {key[3]:g} | {' | '.join(cells)} | {steps:.0f} |")
-    return "\n".join([*lines, "", *claims(results)])
+        lines.append(f"| {claim} | {data} | {variant} | {len(rows)} | {length:g} | {' | '.join(cells)} | {steps:.0f} |")
+    return "\n".join([*lines, "", *claims(results), "", *notes(results)])
 
 
 def claims(results: list[dict]) -> list[str]:
@@ -210,30 +257,55 @@ def claims(results: list[dict]) -> list[str]:
         return statistics.fmean(rows) if rows else None
 
     lines, smooth = [], "diffusion_smooth"
-    if (error := mean("alone", smooth, "energy")) is not None:
-        other = mean("alone", smooth, "energy", lambda r: r["error_of_file"])
-        lines.append(f"1. No labels: {error:.2%}; against quadratic elements on the same mesh {other:.2%}.")
-    bare, both = (mean("few labels", smooth, v) for v in ("data", "data and physics"))
-    if bare and both:
-        lines.append(
-            f"2. {N_LABELLED} labels: {bare:.2%} with data alone, {both:.2%} with physics, {bare / both:.1f} times."
-        )
+    for variant in ("energy", "energy, conservative"):
+        if (error := mean("alone", smooth, variant)) is not None:
+            other = mean("alone", smooth, variant, lambda r: r["error_of_file"])
+            lines.append(
+                f"1. No labels, {variant}: {error:.2%}; against quadratic elements on the same mesh {other:.2%}."
+            )
+    for name in ("", ", conservative"):
+        bare, both = (mean("few labels", smooth, f"{v}{name}") for v in ("data", "data and physics"))
+        if bare and both:
+            told = f"{bare:.2%} with data alone, {both:.2%} with physics, {bare / both:.1f} times"
+            lines.append(f"2. {N_LABELLED} labels{name}: {told}.")
     names = ("inter", "integral", "balance", "work")
-    for variant in ("losses", "consistent", "consistent, losses"):
+    for variant in SCALES:
         errors = [mean("scales", smooth, v) for v in ("data", variant)]
-        if None not in errors:
+        if variant != "data" and None not in errors:
             pairs = [
                 [mean("scales", smooth, v, lambda r, n=n: r["violations"][n]) for v in ("data", variant)] for n in names
             ]
-            drops = ", ".join(f"{n} {before / after:.3g}" for n, (before, after) in zip(names, pairs, strict=True))
+            drops = ", ".join(f"{n} {before / after:.2g}" for n, (before, after) in zip(names, pairs, strict=True))
             lines.append(f"3. {variant}: drops {drops} times; error {errors[0]:.2%} and {errors[1]:.2%}.")
     for data in PROBLEMS:
-        fixed = [e for w in FIXED if (e := mean("weights", data, f"fixed {w:g}")) is not None]
+        fixed = {w: e for w in FIXED if (e := mean("weights", data, f"fixed {w:g}")) is not None}
         adaptive = {name: e for name in ADAPTIVE if (e := mean("weights", data, name)) is not None}
         if fixed and adaptive:
-            told = ", ".join(f"{name} {e / min(fixed) - 1:+.0%}" for name, e in adaptive.items())
-            lines.append(f"4. {data}: best fixed weight {min(fixed):.2%}; against it {told}.")
+            best = min(fixed, key=fixed.__getitem__)
+            told = ", ".join(f"{name} {e / fixed[best] - 1:+.0%}" for name, e in adaptive.items())
+            lines.append(f"4. {data}: best fixed weight {best:g}, {fixed[best]:.2%}; against it {told}.")
     return lines
+
+
+def notes(results: list[dict]) -> list[str]:
+    """What the correction is and costs by itself, problem by problem."""
+    lines = []
+    for data in PROBLEMS:
+        rows = [r["corrected"] for r in results if r["data"] == data and "corrected" in r]
+        if rows:
+            zero, prepare, apply, size = (
+                statistics.median(r[k] for r in rows) for k in ("error of zero", "prepare ms", "apply ms", "unknowns")
+            )
+            lines.append(
+                f"Galerkin correction, {data}: {size:.0f} unknowns; of a field of zeros, without any operator, it "
+                f"makes one of {zero:.1%} error; {prepare:.0f} ms per mesh once, {apply:.1f} ms each time."
+            )
+    lines.append("Processor time of a machine that had other work besides.")
+    return lines
+
+
+def minutes(variant: dict, longest: float) -> float:
+    return round(longest * SHARE[variant["claim"]] * LONGER.get(variant["data"], 1.0), 4)
 
 
 def spread(values: list[float]) -> str:
@@ -247,30 +319,31 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0, help="processor minutes of the longest training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--claims", nargs="+", default=list(SHARE), choices=SHARE)
+    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=PROBLEMS)
+    parser.add_argument("--variants", nargs="+", help="names in the table; all by default")
     parser.add_argument("--output", type=Path, default=RESULTS / "physics.jsonl")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(json.loads(options.one))))
         return
     jobs = [
-        {**variant, "seed": seed, "minutes": round(options.minutes * SHARE[variant["claim"]], 4)}
+        {**variant, "seed": seed, "minutes": minutes(variant, options.minutes)}
         for seed in options.seeds
         for variant in variants()
         if variant["claim"] in options.claims
+        and variant["data"] in options.problems
+        and variant["variant"] in (options.variants or [variant["variant"]])
     ]
     options.output.parent.mkdir(exist_ok=True)
     lines = options.output.read_text().splitlines() if options.output.exists() else []
-    known = [json.loads(line) for line in lines]
-    results = []
+    results = [json.loads(line) for line in lines]
     for job in jobs:
-        found = next((r for r in known if all(r.get(key) == value for key, value in job.items())), None)
-        if found is None:
-            found = start(job)
-            with options.output.open("a") as handle:
-                handle.write(json.dumps(found) + "\n")
-            print(
-                f"{job['claim']}, {job['data']}, {job['variant']}, seed {job['seed']}: {found['error']:.4f}", flush=True
-            )
+        if any(all(r.get(key) == value for key, value in job.items()) for r in results):
+            continue
+        found = start(job)
+        with options.output.open("a") as handle:
+            handle.write(json.dumps(found) + "\n")
+        print(f"{job['claim']}, {job['data']}, {job['variant']}, seed {job['seed']}: {found['error']:.4f}", flush=True)
         results.append(found)
     text = table(results)
     options.output.with_suffix(".md").write_text(text + "\n")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gno.graph import SampleSpec, build_sample
+from gno.graph import SampleSpec, build_sample, collate
 from gno.mesh import CellBlock, Mesh
 from gno.nn import NeuroScale, OperatorConfig
 from gno.physics import Dirichlet, Energy, build_problem, diffusion, inner, solve
@@ -21,7 +21,6 @@ from gno.physics.losses import (
     work,
 )
 from gno.physics.multilevel import prepare
-from gno.train.physics import collate
 
 MEASURES = [excess_energy, residual_norm]
 UNITS = Units(torch.zeros(1), torch.ones(1), torch.tensor([0]))

@@ -10,9 +10,11 @@ from test_train_resume import assert_same_end, stop_after
 
 from gno.mesh import node_mass
 from gno.physics import Dirichlet, build_problem, diffusion, solve
+from gno.physics.losses import balance, work
 from gno.train import Case, Data, Interrupted, Model, Run, Training, load_case, train
 from gno.train.case import Physics
 from gno.train.losses import Term
+from gno.train.physics import problem_of
 
 
 def domain(seed, labelled=False):
@@ -131,6 +133,11 @@ def test_a_law_beside_the_case(tmp_path):
             "has no energy",
         ),
         ({"dirichlet": {"boundary": ["fre"]}}, "'free', got 'fre'"),
+        (
+            {"equation": "advection_diffusion", "parameters": {"conductivity": 1.0, "velocity": [1.0, 0.0]}}
+            | {"conservative": True},
+            "conservative: expected a linear equation that has an energy, got one without an energy",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, physics, message):
@@ -158,6 +165,27 @@ def test_a_vector_field_without_labels(tmp_path):
     u = run.predict(domain(1)).mesh.point_fields["predicted_u"]
     assert u.shape[1] == 2 and (u[domain(1).points[:, 0] == 0, 0] == 0).all() and (u[:, 1] != 0).all()
     assert torch.isfinite(torch.from_numpy(u)).all()
+
+
+def test_conservative_predictions_are_in_balance_on_all_scales(tmp_path):
+    meshes = {"train": [domain(s, labelled=s < 2) for s in range(5)], "validation": [domain(50)]}
+    wanted = case({"conservative": True, "consistent": True}, epochs=2)
+    run = train(wanted, tmp_path, meshes=meshes, progress=False)
+    unseen = [domain(seed, labelled=True) for seed in (7, 8, 9)]
+    together = list(run.predict_many(unseen))
+    assert run.evaluate(unseen).mean["u"] < 0.3
+    for mesh, prediction in zip(unseen, together, strict=True):
+        problem = problem_of(mesh, wanted)
+        u = torch.from_numpy(prediction.mesh.point_fields["predicted_u"])[:, None]
+        here, load = torch.zeros(len(u), dtype=torch.long), problem.residual(problem.lift(torch.zeros_like(u)))
+        assert torch.equal(u, problem.lift(u))
+        for functional in (balance, work):
+            assert abs(float(functional(problem, u, here))) < 1e-12 * float(load.abs().sum())
+        whole = node_mass(mesh) @ u.numpy()[:, 0]
+        for level in prediction.levels:
+            assert level.point_fields["mass"] @ level.point_fields["predicted_u"] == pytest.approx(whole, rel=1e-5)
+    alone = run.predict(unseen[1]).mesh.point_fields["predicted_u"]
+    np.testing.assert_allclose(alone, together[1].mesh.point_fields["predicted_u"], atol=1e-5)
 
 
 def test_consistent_scales_are_restrictions_of_what_has_its_given_values(tmp_path):

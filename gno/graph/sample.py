@@ -330,9 +330,15 @@ def _stack(columns: list[np.ndarray], n: int, mesh: Mesh, dtype: torch.dtype) ->
 
 
 def collate(samples: Sequence[MeshData]) -> Batch:
-    """A ragged batch; ``pos_s_batch`` says which mesh a node of level s belongs to."""
+    """A ragged batch; ``pos_s_batch`` says which mesh a node of level s belongs to.
+
+    What a sample carries besides tensors becomes one if it says how, ``type(value).join(values)``.
+    """
     n_levels = samples[0].n_levels
     batch = Batch.from_data_list(list(samples), follow_batch=[f"pos_{s}" for s in range(n_levels)])
+    for key, value in samples[0].to_dict().items():
+        if not isinstance(value, str) and hasattr(value, "join"):
+            batch[key] = type(value).join(batch[key])
     # Sizes known on the host, so that padding needs no look at the device: the largest mesh, and the largest set of
     # anchors from level s up.
     sizes = np.array([[d[f"pos_{s}"].shape[0] for s in range(n_levels)] for d in samples])

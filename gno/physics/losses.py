@@ -44,6 +44,11 @@ class Units:
         chosen = fields.index_select(1, self.columns.to(fields.device)).double()
         return chosen * self.std.to(chosen) + self.mean.to(chosen)
 
+    def normalised(self, fields: Float[Tensor, "n n_targets"], u: Float[Tensor, "n c"]) -> Float[Tensor, "n n_targets"]:
+        """The columns of an output, in float64, with the unknowns replaced by u; the inverse of :meth:`physical`."""
+        values = (u - self.mean.to(u)) / self.std.to(u)
+        return fields.double().index_copy(1, self.columns.to(fields.device), values)
+
     def on_mesh(self, output: Output, s: int) -> Float[Tensor, "n_nodes c"]:
         """The unknowns of scale s, prolonged to the mesh; the transfers carry no gradient."""
         u = self.physical(output.fields[s])

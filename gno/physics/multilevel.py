@@ -83,7 +83,7 @@ def prepare(problem: Problem, sample: Data) -> Prepared:
     step = bases[chosen] @ _solved(matrices[chosen], -(bases[chosen].T @ force))
     guess = problem.lift(start + torch.from_numpy(step.reshape(-1, c)))
     size, lowest = max(abs(0.5 * float(force @ step)), np.finfo(float).tiny), 0.0
-    if _has_energy(problem):
+    if has_energy(problem):
         lowest = float(problem.energy(guess)) - _still_below(problem, guess, matrices[0], bases[0])
     energies = torch.tensor([[size], [lowest]]).double()
     return Prepared(problem, guess, energies[0], energies[1], diagonals_of(matrices, c))
@@ -143,20 +143,31 @@ def dual_norm(
     return total
 
 
-def _bases(problem: Problem, sample: Data, c: int) -> list[sp.csr_array]:
-    """Fields on the mesh, zero at given values, that the unknowns of each level stand for: columns of ``Z P_0 …``."""
-    free = (~problem.fixed).numpy().ravel()
-    source = (problem.repeats.numpy()[:, None] * c + np.arange(c)).ravel()
-    n = len(free)
-    basis = sp.csr_array((free.astype(float), (np.arange(n), source)), (n, n))
-    bases = [basis]
+def prolongations(sample: Data) -> list[sp.csr_array]:
+    """Geometric weights of the anchors of each level at the nodes of the mesh, (n_0, n_s); rows sum to one."""
+    found = [sp.eye_array(len(sample.pos_0), format="csr")]
     for s in range(_n_links(sample)):
         weights = sample[f"log_b_{s}"].double().softmax(1).numpy()
         n_fine, k = weights.shape
         links = (np.repeat(np.arange(n_fine), k), sample[f"link_{s}"].numpy().ravel())
         prolong = sp.csr_array((weights.ravel(), links), (n_fine, len(sample[f"pos_{s + 1}"])))
-        bases.append((bases[-1] @ sp.kron(prolong, sp.eye_array(c))).tocsr())
-    return bases
+        found.append((found[-1] @ prolong).tocsr())
+    return found
+
+
+def constraint(problem: Problem) -> sp.csr_array:
+    """Z: fields that are zero at given values and equal where they repeat, of any nodal values."""
+    c = problem.fixed.shape[1]
+    free = (~problem.fixed).numpy().ravel()
+    source = (problem.repeats.numpy()[:, None] * c + np.arange(c)).ravel()
+    n = len(free)
+    return sp.csr_array((free.astype(float), (np.arange(n), source)), (n, n))
+
+
+def _bases(problem: Problem, sample: Data, c: int) -> list[sp.csr_array]:
+    """Fields on the mesh, zero at given values, that the unknowns of each level stand for: columns of ``Z P_0 …``."""
+    zeroed = constraint(problem)
+    return [(zeroed @ sp.kron(prolong, sp.eye_array(c))).tocsr() for prolong in prolongations(sample)]
 
 
 def _n_links(sample: Data) -> int:
@@ -178,7 +189,8 @@ def _still_below(problem: Problem, guess: Tensor, matrix: sp.csr_array, basis: s
     return max(0.0, 0.5 * float(right @ step))
 
 
-def _has_energy(problem: Problem) -> bool:
+def has_energy(problem: Problem) -> bool:
+    """Whether law and boundary terms all have an energy."""
     return all(isinstance(law, Energy) for law in (problem.law, *(term.law for term in problem.terms)))
 
 

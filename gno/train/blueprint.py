@@ -16,7 +16,7 @@ from gno.train.case import Case
 from gno.train.checkpoint import load_tensors, pack, save_tensors, unpack
 from gno.train.dynamics import fit_normalisation, operator_sizes
 from gno.train.normalise import Normalisation, fit_scale
-from gno.train.physics import Lifted, target_scale
+from gno.train.physics import Lifted, target_scale, units_of
 from gno.train.trajectory import Trajectory
 
 # Anchors that every node may attend to at once; finer levels are heard through the links and the kernel.
@@ -68,7 +68,10 @@ class Blueprint:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             physics = self.case.physics
-            return Lifted(self.config, physics.consistent) if physics else NeuroScale(self.config)
+            if physics is None:
+                return NeuroScale(self.config)
+            units = units_of(self.case, self.spec, self.normalisation.targets)
+            return Lifted(self.config, units, physics.consistent)
 
     def trained(self, weights: Mapping[str, Tensor], source: Path) -> nn.Module:
         """The operator with given weights, in their precision.

@@ -292,6 +292,8 @@ class Physics(Part):
         coarse: weight of the equation on the coarse scales together, relative to the mesh.
         inter: weight of the agreement between scales.
         consistent: coarse fields are the restrictions of the finer ones, so that scales agree without a loss for it.
+        conservative: fields are corrected on the anchors, so that fluxes or forces balance, on the whole and on every
+            anchor's patch, and the work of the loads is stored; in predictions too. Linear equations with an energy.
         conserve: weights of what must be conserved, by name: ``integral`` (on all scales), ``balance`` (of forces or
             fluxes), ``work`` (of the loads, against the energy stored).
         theta: in time, the state between two frames that the equation is asked of, u_n + θ (u_{n+1} − u_n): 0.5 is the
@@ -312,6 +314,7 @@ class Physics(Part):
     coarse: Annotated[float, Field(ge=0)] = 0.0
     inter: Annotated[float, Field(ge=0)] = 0.0
     consistent: bool = False
+    conservative: bool = False
     conserve: dict[Literal["integral", "balance", "work"], Annotated[float, Field(ge=0)]] = {}
     theta: Annotated[float, Field(gt=0, le=1)] = 0.5
     weights: Literal["fixed", "gradient_norm", "inverse_dirichlet", "relobralo"] = "fixed"
@@ -391,6 +394,8 @@ class Case(Part):
             raise ValueError(f"time.forcing: {did_you_mean(odd[0], self.data.inputs)}")
         if self.time and self.physics and self.physics.loss == "energy":
             raise ValueError("physics.loss: expected residual (or auto) in a case with [time], got energy")
+        if self.time and self.physics and self.physics.conservative:
+            raise ValueError("physics.conservative: expected false in a case with [time], got true")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -17,14 +17,15 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 import gno.graph
-from gno.graph import FieldSpec, MeshData, SampleSpec
+from gno.graph import FieldSpec, MeshData, SampleSpec, collate
 from gno.mesh import Mesh
 from gno.nn import NeuroScale, OperatorConfig, Output
 from gno.physics import equations, losses, weights
 from gno.physics.conditions import BoundaryTerm, Dirichlet, Neumann, Robin
 from gno.physics.forms import Energy, Law, Weak, n_components
-from gno.physics.multilevel import Prepared, prepare
-from gno.physics.problem import build_problem
+from gno.physics.galerkin import coarse_space
+from gno.physics.multilevel import prepare
+from gno.physics.problem import Problem, build_problem
 from gno.physics.quadrature import build_domain
 from gno.train.case import Case, Physics, Value, did_you_mean
 from gno.train.losses import Term
@@ -47,35 +48,31 @@ FREE = "free"
 
 
 class Lifted(NeuroScale):
-    """The operator with given values where the batch has them, ``u_0 = g + χ û``.
+    """The operator with given values where the batch has them, ``u_0 = g + χ û``, and in balance where it can be.
 
     Args:
         config: sizes of the operator.
+        units: of the unknowns; a batch with a ``coarse_space`` has its field corrected there, and then in float64.
         consistent: whether coarser fields are the restrictions of the finer ones, ``u_{s+1} = R u_s``, given values
             included; else they are left as the operator's own heads say.
     """
 
-    def __init__(self, config: OperatorConfig, consistent: bool = False) -> None:
+    def __init__(self, config: OperatorConfig, units: losses.Units, consistent: bool = False) -> None:
         super().__init__(config)
-        self.consistent = consistent
+        self.units, self.consistent = units, consistent
 
     def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
         output = super().forward(batch, return_attention=return_attention)
         fields = list(output.fields)
         if "fixed" in batch:
             fields[0] = torch.where(batch.fixed, batch.given.to(fields[0].dtype), fields[0])
+        if "coarse_space" in batch:
+            u = batch.coarse_space.correct(self.units.physical(fields[0]))
+            fields[0] = self.units.normalised(fields[0], u)
         if self.consistent:  # as targets are restricted: the pooling must not learn to make errors look small
             for s, transfer in enumerate(output.transfers):
-                fields[s + 1] = transfer.detach().restrict(fields[s])
+                fields[s + 1] = transfer.detach().restrict(fields[s].to(transfer.weights.dtype))
         return dataclasses.replace(output, fields=tuple(fields))
-
-
-def collate(samples: Sequence[MeshData]) -> Batch:
-    """A ragged batch, with the physics of its meshes as one."""
-    batch = gno.graph.collate(samples)
-    if "physics" in batch:
-        batch.physics = Prepared.join(batch.physics)
-    return batch
 
 
 def law_of(physics: Physics, folder: Path) -> Law:
@@ -182,16 +179,41 @@ def unknown_columns(case: Case, spec: SampleSpec) -> Tensor:
     return torch.tensor([k for columns in chosen for k in range(columns.start, columns.stop)])
 
 
+def problem_of(mesh: Mesh, case: Case) -> Problem:
+    """The problem that a case states on a mesh."""
+    physics = case.physics
+    assert physics is not None
+    law = law_of(physics, case.data.folder)
+    return build_problem(mesh, law, {k: as_given(v) for k, v in physics.parameters.items()}, conditions(physics))
+
+
 def with_given(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> MeshData:
-    """The sample with its given values: ``fixed`` and ``given``, (n_0, n_targets), physical units."""
-    if case.physics is None or not case.physics.dirichlet:
+    """The sample with what a prediction needs of the physics, physical units.
+
+    That is ``fixed`` and ``given``, (n_0, n_targets), and ``coarse_space``, if predictions are to be in balance.
+    """
+    physics = case.physics
+    if physics is None:
+        return sample
+    if physics.conservative:
+        return _with_problem(sample, problem_of(mesh, case), case, spec)
+    if not physics.dirichlet:
         return sample
     n = len(unknown_columns(case, spec))
     fixed, values = (np.zeros((mesh.n_nodes, n), kind) for kind in (bool, np.float64))
     domain = build_domain(mesh)
-    for condition in dirichlet(case.physics):
+    for condition in dirichlet(physics):
         condition.apply(mesh, domain, fixed, values)
     return _with_columns(sample, torch.from_numpy(fixed), torch.from_numpy(values), unknown_columns(case, spec), spec)
+
+
+def _with_problem(sample: MeshData, problem: Problem, case: Case, spec: SampleSpec) -> MeshData:
+    assert case.physics is not None
+    if case.physics.dirichlet:
+        _with_columns(sample, problem.fixed, problem.values, unknown_columns(case, spec), spec)
+    if case.physics.conservative:
+        sample.coarse_space = coarse_space(problem, sample)
+    return sample
 
 
 def _with_columns(sample: MeshData, fixed: Tensor, values: Tensor, columns: Tensor, spec: SampleSpec) -> MeshData:
@@ -205,11 +227,8 @@ def with_physics(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> 
     """The sample with all that training needs: the problem, sizes, and the floors that its reference leaves."""
     physics = case.physics
     assert physics is not None
-    law = law_of(physics, case.data.folder)
-    parameters = {name: as_given(value) for name, value in physics.parameters.items()}
-    problem = build_problem(mesh, law, parameters, conditions(physics))
-    if physics.dirichlet:
-        _with_columns(sample, problem.fixed, problem.values, unknown_columns(case, spec), spec)
+    problem = problem_of(mesh, case)
+    sample = _with_problem(sample, problem, case, spec)
     sample.physics = prepare(problem, sample)
     sample.labelled = torch.tensor([sample.y is not None])
     for name in physics.conserve:
