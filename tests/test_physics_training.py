@@ -145,6 +145,25 @@ def test_what_does_not_fit_is_named(tmp_path, physics, message):
         train(case(physics), tmp_path, meshes={"train": [domain(0)]}, progress=False)
 
 
+def test_loads_in_other_units_than_the_targets_are_said(tmp_path):
+    rng, mesh = np.random.default_rng(0), domain(0, labelled=True)
+    flat = {"dirichlet": {"boundary": 0.0}}
+    u = mesh.point_fields["u"] - mesh.point_fields["wall"]
+    for noise in (0.0, 0.3):  # measured fields need not be smooth
+        noisy = mesh.with_point_fields(u=u + noise * u.std() * rng.normal(size=len(u)))
+        train(case(flat, epochs=1), tmp_path / f"{noise}", meshes={"train": [noisy]}, progress=False)
+        kilo = {**flat, "parameters": {"conductivity": "k", "source": 1000.0}}
+        with pytest.raises(ValueError, match=r"belong to 0\.00\d+ times them; are the units of loads, .*\(domain 0\)"):
+            train(case(kilo, epochs=1), tmp_path / "kilo", meshes={"train": [noisy]}, progress=False)
+    giga = {
+        "equation": "plane_stress",
+        "parameters": {"young": 210.0, "poisson": 0.3, "load": [0.0, -1e6]},
+        "dirichlet": {"boundary": [0.0, 0.0]},
+    }
+    with pytest.raises(ValueError, match=r"smaller than the body, got .* times its size in a rough solution"):
+        train(case(giga, epochs=1), tmp_path / "giga", meshes={"train": [domain(0)]}, progress=False)
+
+
 def test_unknown_targets_are_refused_at_once():
     with pytest.raises(ValueError, match=r"unknowns.*did you mean 'u'"):
         Case(

@@ -109,6 +109,23 @@ def diagonals_of(matrices: Sequence[sp.csr_array], c: int) -> tuple[Float[Tensor
     return tuple(torch.from_numpy(_positive(abs(a.diagonal())).reshape(-1, c)) for a in matrices)
 
 
+def load_share(physics: Prepared, u: Float[Tensor, "n_nodes c"]) -> float | None:
+    """How many times the loads of a problem a field belongs to, ``1 − δ·r(u) / δ·r(g)``; of a solution it is one.
+
+    g are the bare given values, δ the way from there to the rough solution: one test function, so noise in u matters
+    little, and a field in other units comes out as their ratio. None where there is no load.
+
+    Args:
+        physics: of one mesh. u: a field on it.
+    """
+    problem = physics.problem
+    bare = problem.lift(torch.zeros_like(problem.values))
+    way = physics.guess - bare
+    load = -float((way * problem.residual(bare)).sum())
+    lacking = float((way * problem.residual(problem.lift(u))).sum())
+    return 1 + lacking / load if abs(load) > np.finfo(float).tiny else None
+
+
 def per_graph(
     values: Float[Tensor, "n_nodes c"], graph: Int[Tensor, " n_nodes"], n_graphs: int
 ) -> Float[Tensor, " n_graphs"]:

@@ -24,7 +24,7 @@ from gno.physics import equations, losses, weights
 from gno.physics.conditions import BoundaryTerm, Dirichlet, Neumann, Robin
 from gno.physics.forms import Energy, Law, Weak, n_components
 from gno.physics.galerkin import coarse_space
-from gno.physics.multilevel import prepare
+from gno.physics.multilevel import load_share, prepare
 from gno.physics.problem import Problem, build_problem
 from gno.physics.quadrature import build_domain
 from gno.train.case import Case, Physics, Value, did_you_mean
@@ -45,6 +45,10 @@ CONSERVED: Mapping[str, tuple[losses.Functional, float | None, bool]] = {
     "work": (losses.work, 0.0, False),
 }
 FREE = "free"
+# Targets that belong to so many times the loads, or to so small a share, are in other units.
+FAR = 10.0
+# Nor does a solid move by so many times its own size.
+VERY_FAR = 100.0
 
 
 class Lifted(NeuroScale):
@@ -230,6 +234,7 @@ def with_physics(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> 
     problem = problem_of(mesh, case)
     sample = _with_problem(sample, problem, case, spec)
     sample.physics = prepare(problem, sample)
+    _check_units(sample, mesh, case, spec)
     sample.labelled = torch.tensor([sample.y is not None])
     for name in physics.conserve:
         sample[f"size_{name}"] = losses.size_of(CONSERVED[name][0], sample.physics)
@@ -237,6 +242,28 @@ def with_physics(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> 
     if sample.y is None:
         sample.y = torch.zeros(mesh.n_nodes, spec.n_targets)
     return sample
+
+
+def _check_units(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> None:
+    """That loads, parameters, lengths and targets go together, as far as one mesh can tell.
+
+    Raises:
+        ValueError: targets that belong to quite other loads; a solid that leaves its place.
+    """
+    physics, question = sample.physics, f"are the units of loads, parameters and lengths the same? ({mesh.source})"
+    share = None if sample.y is None else load_share(physics, sample.y[:, unknown_columns(case, spec)].double())
+    if share is not None and not 1 / FAR <= share <= FAR:
+        raise ValueError(
+            f"physics: expected targets that belong to the loads, got some that belong to {share:.3g} times them; "
+            + question
+        )
+    if getattr(physics.problem.law, "kernel", None) is equations.rigid_motions:
+        ratio = float(physics.guess.abs().max()) / float(np.ptp(mesh.points, axis=0).max())
+        if ratio > VERY_FAR:
+            raise ValueError(
+                f"physics: expected displacements smaller than the body, got {ratio:.3g} times its size in a rough "
+                f"solution; {question}"
+            )
 
 
 def _measure_floors(sample: MeshData, case: Case, spec: SampleSpec) -> None:
