@@ -138,6 +138,7 @@ def test_the_flux_of_a_law_is_its_derivative_at_the_points():
         (Energy(lambda u, grad, x, p: u[..., 0] * p["k"]), {}, r"parameters\['k'\]: expected by the law, got none"),
         (Energy(lambda u, grad, x, p: u[..., 0]), {"k": 1.0}, r"parameters\['k'\]: expected one of"),
         (Weak(lambda u, grad, v, grad_v, x, p: v[..., 0] + 1), {}, "linear in v"),
+        (Weak(lambda u, grad, v, grad_v, x, p: u[..., 0] ** 2), {}, "linear in v"),
         (Energy(lambda u, grad, x, p: u[..., 0] * p["k"]), {"k": torch.ones(7)}, r"\['k'\]: expected 9 nodes, 8 cells"),
         (
             Energy(lambda u, grad, x, p: u[..., 0] * p["k"]),

@@ -219,7 +219,7 @@ def _resolve(mesh: Mesh, parameters: Mapping[str, Given]) -> Mapping[str, Parame
 def _resolved(mesh: Mesh, name: str, value: Given) -> Parameter:
     if isinstance(value, str):
         return _field(mesh, name, value)
-    return torch.as_tensor(value, dtype=torch.float64) if isinstance(value, np.ndarray) else value
+    return torch.tensor(value, dtype=torch.float64) if isinstance(value, np.ndarray) else value
 
 
 def _field(mesh: Mesh, name: str, field: str) -> Parameter:
@@ -230,10 +230,10 @@ def _field(mesh: Mesh, name: str, field: str) -> Parameter:
         raise ValueError(f"parameters['{name}']: expected a field of the mesh ({known}), got {got} ({mesh.source})")
     values = np.asarray(kinds[0][field], dtype=np.float64)
     if kinds[0] is mesh.cell_fields:
-        return OnCells(torch.as_tensor(values))
+        return OnCells(torch.tensor(values))  # a copy: fields of a mesh may be read-only
     if kinds[0] is mesh.global_fields:
         return values.item() if values.size == 1 else tuple(values.tolist())
-    return torch.as_tensor(values)
+    return torch.tensor(values)
 
 
 def _mover(device: torch.device | str | None, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
@@ -304,7 +304,7 @@ def _check_law(problem: Problem, law: Law, p: Mapping[str, Parameter], parts: Se
 
 def _check_linear(law: Weak, u: Tensor, grad: Tensor, x: Tensor, p: Parameters) -> None:
     """That twice the test function gives twice the form: a term that forgot it would be lost without a word."""
-    v, grad_v = torch.ones_like(u), torch.ones_like(grad)
+    u, grad, v, grad_v = u + 0.1, grad + 0.1, torch.ones_like(u), torch.ones_like(grad)  # at zero much is linear
     once, twice = law.form(u, grad, v, grad_v, x, p), law.form(u, grad, 2 * v, 2 * grad_v, x, p)
     if not torch.allclose(twice, 2 * once, equal_nan=True):
         raise ValueError("law: expected a form that is linear in v and ∇v, got one that is not")
