@@ -10,11 +10,13 @@ from train_cases import case, square, squares
 
 from gno.graph import FieldSpec
 from gno.mesh import read
-from gno.train import Run
+from gno.train import Run, train
+from gno.train.blueprint import Blueprint
 from gno.train.case import Physics
 from gno.train.predict import with_values
 from gno.uncertain import Uncertain
 from gno.uq import Ensemble, train_ensemble
+from gno.uq.ensemble import member_seed
 
 OPTIONS = {"meshes": {"train": squares(3)}, "progress": False}
 
@@ -146,6 +148,23 @@ def test_resume_trains_what_is_missing_and_keeps_the_rest(tmp_path):
     assert len(train_ensemble(case(epochs=1), tmp_path, members=1, overwrite=True, **OPTIONS).runs) == 1
 
 
+def test_members_branch_off_a_common_training(tmp_path):
+    """The first is the run that one would train alone, to the bit; all keep what was common when training goes on."""
+    wanted = case(epochs=4)
+    alone = train(wanted, tmp_path / "alone", **OPTIONS).model.state_dict()
+    train_ensemble(wanted, tmp_path / "all", members=1, common=0.5, **OPTIONS)
+    ensemble = train_ensemble(wanted, tmp_path / "all", members=3, common=0.5, resume=True, **OPTIONS)
+    assert all(torch.equal(value, alone[name]) for name, value in ensemble.runs[0].model.state_dict().items())
+    logs = [(tmp_path / "all" / f"member_{k}" / "log.csv").read_text().splitlines() for k in range(3)]
+    first = [[row for row in log if row.split(",")[1] in ("0", "1")] for log in logs]
+    assert first[0] and first[0] == first[1] == first[2]
+    a, b, c = (run.model.encode[0].weight for run in ensemble.runs)
+    assert not torch.equal(a, b) and not torch.equal(b, c)
+    assert {run.blueprint.case.training.seed for run in ensemble.runs} == {member_seed(0, k) for k in range(3)}
+    _, _, progress = Blueprint.load(tmp_path / "all" / "common" / "last.safetensors")
+    assert progress["step"] == 4  # of 8
+
+
 def test_what_cannot_be(trained, tmp_path):
     with pytest.raises(ValueError, match="expected the folder of an ensemble"):
         Ensemble.load(tmp_path)
@@ -154,6 +173,8 @@ def test_what_cannot_be(trained, tmp_path):
         Ensemble.load(tmp_path)
     with pytest.raises(ValueError, match="members: expected at least 1, got 0"):
         train_ensemble(case(), tmp_path / "none", members=0)
+    with pytest.raises(ValueError, match="common: expected a share from 0 to below 1, got 1"):
+        train_ensemble(case(), tmp_path / "none", common=1)
     run = trained[1].runs[0]
     other = dataclasses.replace(run.blueprint, spec=dataclasses.replace(run.blueprint.spec, unit=2.0))
     with pytest.raises(ValueError, match="members: expected the data of"):

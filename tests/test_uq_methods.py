@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from train_cases import case, square, squares
 
 from gno.train import Uncertainty, train
@@ -34,6 +35,15 @@ def test_a_folder_knows_its_method(method, tmp_path):
     first, second = (s.predict(square(9)) for s in (sampler, again))
     assert first.field("u").n_samples == n_samples and first.field("u").std.min() > 0
     assert np.array_equal(first.mesh.point_fields["std_u"], second.mesh.point_fields["std_u"])
+
+
+def test_a_finished_run_is_given_a_posterior_but_not_other_weights(tmp_path):
+    plain = train(case(epochs=1), tmp_path, **OPTIONS).model.state_dict()
+    wanted = {m: case(epochs=1).model_copy(update={"uncertainty": Uncertainty(method=m, samples=4)}) for m in KINDS}
+    laplace = train_uncertain(wanted["laplace"], tmp_path, resume=True, **OPTIONS)
+    assert all(torch.equal(value, plain[name]) for name, value in laplace.run.model.state_dict().items())
+    with pytest.raises(ValueError, match=r"operator\.dropout: expected 0\.0 as in the run"):
+        train_uncertain(wanted["dropout"], tmp_path, resume=True, **OPTIONS)
 
 
 def test_a_run_without_doubt_is_told_apart(tmp_path):

@@ -107,6 +107,8 @@ def train(
     if not case.time:
         check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
     fresh = Blueprint.fit(case, spec, samples["train"])
+    if before:
+        check_same_operator(before[0], fresh, directory)
     blueprint = dataclasses.replace(before[0], case=case) if before else fresh
     restored = (before[1], Progress(**before[2])) if before else None
     _run_loop(fabric, blueprint, samples, directory, restored, optimiser, progress, clock, terms, weighting, until)
@@ -203,6 +205,21 @@ def check_same_case(before: Case, now: Case, directory: Path) -> None:
                     f"{part}.{key}: expected {old.get(key)!r} as in the run in {directory}, got {new.get(key)!r}; "
                     "a run is resumed with the same data, model, physics and time"
                 )
+
+
+def check_same_operator(before: Blueprint, now: Blueprint, directory: Path) -> None:
+    """A resumed run keeps its weights: [uncertainty] must not ask for others.
+
+    Raises:
+        ValueError: names the knob that differs.
+    """
+    old, new = before.config.to_dict(), now.config.to_dict()
+    for key, value in old.items():
+        if value != new[key]:
+            raise ValueError(
+                f"operator.{key}: expected {value!r} as in the run in {directory}, got {new[key]!r}; "
+                "a run is resumed with the same model and the same kind of [uncertainty]"
+            )
 
 
 def discard(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """How sure a prediction is: samples by several methods, calibrated intervals, metrics."""
 
+from gno.nn import NoisyOutput
 from gno.uncertain import Uncertain
 from gno.uq.active import Choice, choose_runs
 from gno.uq.conformal import Conformal, load_calibration, save_calibration
@@ -23,6 +24,7 @@ __all__ = [
     "Ensemble",
     "LastLayerLaplace",
     "MonteCarloDropout",
+    "NoisyOutput",
     "Novelty",
     "Reliability",
     "Sampler",

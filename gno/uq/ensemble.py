@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from torch import nn
 
 from gno.train.case import Case
 from gno.train.loop import mix
-from gno.train.run import Run, train
+from gno.train.run import Run, discard, train
 from gno.uq.sampler import Sampler
 
 # Says which members are complete; written anew after each of them.
 MANIFEST = "ensemble.json"
+# What the members have in common, in a folder beside them.
+COMMON = "common"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +74,22 @@ def train_ensemble(
     directory: str | Path,
     *,
     members: int = 5,
+    common: float = 0.0,
     resume: bool = False,
     overwrite: bool = False,
     **options: Any,
 ) -> Ensemble:
     """Train the members one after another, each in its folder ``member_<k>`` with a seed of its own.
 
+    With a common share c of the budget, the members go on from one training that stopped there, with its weights, its
+    optimiser and the rate of that moment, and see the meshes in another order from then on. M members cost
+    ``1 + (M − 1)(1 − c)`` times one. The first member is the run that one would have trained alone, either way.
+
     Args:
         case: data, model and budget of every member.
         directory: folder of the ensemble.
         members: how many; an ensemble may be given more of them later, with ``resume``.
+        common: share of the budget that members have in common; 0 for independent ones.
         resume: go on where the training stopped; complete members are kept.
         overwrite: begin anew in a folder that already holds an ensemble.
         options: further ones of :func:`gno.train.train`.
@@ -89,18 +98,28 @@ def train_ensemble(
         The ensemble of all members.
 
     Raises:
-        ValueError: fewer than one member, or whatever the training says.
+        ValueError: fewer than one member, a common share outside [0, 1), or whatever the training says.
         FileExistsError: the folder holds members, and neither resume nor overwrite was asked for.
         Interrupted: Ctrl-C; everything is saved.
     """
     if members < 1:
         raise ValueError(f"members: expected at least 1, got {members}")
+    if not 0 <= common < 1:
+        raise ValueError(f"common: expected a share from 0 to below 1, got {common}")
     directory, seed = Path(directory), case.training.seed
     if overwrite and not resume:
         (directory / MANIFEST).unlink(missing_ok=True)
-    for k in range(members):
+        for folder in directory.glob("member_*"):
+            discard(folder)
+    folders = [directory / f"member_{k}" for k in range(members)]
+    new = [folder for folder in folders if not (folder / "last.safetensors").exists()]
+    if common and new:
+        train(case, directory / COMMON, resume=resume, overwrite=overwrite, until=common, **options)
+    for k, folder in enumerate(folders):
+        if common and folder in new:
+            _branch(directory / COMMON, folder)
         own = case.with_training(seed=member_seed(seed, k))
-        train(own, directory / f"member_{k}", resume=resume, overwrite=overwrite, **options)
+        train(own, folder, resume=resume or (common > 0 and folder in new), overwrite=overwrite, **options)
         _write_manifest(directory, sorted({*_complete(directory), f"member_{k}"}, key=_number))
     return Ensemble.load(directory)
 
@@ -112,6 +131,15 @@ def member_seed(seed: int, member: int) -> int:
     (7, False)
     """
     return mix(seed, member) % 2**31 if member else seed
+
+
+def _branch(common: Path, folder: Path) -> None:
+    """Lay what the members have in common into the folder of a new one, the file that says so last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("log.csv", "best.safetensors", "last.safetensors"):
+        temporary = folder / f".{name}.{os.getpid()}"
+        shutil.copyfile(common / name, temporary)
+        temporary.replace(folder / name)
 
 
 def _same_units(one: Run, other: Run) -> bool:

@@ -149,7 +149,7 @@ class LastLayerLaplace(Sampler):
 
     @functools.cached_property
     def models(self) -> tuple[nn.Module, ...]:
-        return tuple(_moved(self.run.model, change) for change in self.posterior.draw(self.n_pairs, self.seed))
+        return tuple(with_change(self.run.model, change) for change in self.posterior.draw(self.n_pairs, self.seed))
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Iterator[Output]:
@@ -191,8 +191,8 @@ def last_weights(model: nn.Module) -> Float[Tensor, "n n_outputs"]:
 
 
 @torch.no_grad()
-def _moved(model: nn.Module, change: Float[Tensor, "n n_outputs"]) -> nn.Module:
-    """The operator with other last weights."""
+def with_change(model: nn.Module, change: Float[Tensor, "n n_outputs"]) -> nn.Module:
+    """The operator with other last weights, in the order of :func:`last_weights`; all else is shared."""
     moved = shared_copy(model)
     layers = last_layers(moved)
     for layer, part in zip(layers, change.split([x.in_features + 1 for x in layers]), strict=True):

@@ -32,7 +32,7 @@ def train_uncertain(case: Case, directory: str | Path, **options: Any) -> Sample
     """
     wanted = case.uncertainty or Uncertainty()
     if wanted.method == "ensemble":
-        return train_ensemble(case, directory, members=wanted.members, **options)
+        return train_ensemble(case, directory, members=wanted.members, common=wanted.common, **options)
     run = train(case, directory, **options)
     if wanted.method in DRAWS:
         return DRAWS[wanted.method].load(directory)
