@@ -59,9 +59,7 @@ def test_members_trained_from_their_starts_sample_the_posterior_of_data_without_
     run, psi, y, unseen = world
     trained_from = np.stack(starts(run))
     w = torch.tensor(trained_from, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [w], max_iter=1000, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
+    optimiser = torch.optim.LBFGS([w], max_iter=1000, tolerance_change=0, line_search_fn="strong_wolfe")
 
     def closure():
         optimiser.zero_grad()
