@@ -71,7 +71,7 @@ class Blueprint:
             if physics is None:
                 return NeuroScale(self.config)
             units = units_of(self.case, self.spec, self.normalisation.targets)
-            return Lifted(self.config, units, physics.consistent)
+            return Lifted(self.config, units, physics.consistent or physics.conservative)
 
     def trained(self, weights: Mapping[str, Tensor], source: Path) -> nn.Module:
         """The operator with given weights, in their precision.

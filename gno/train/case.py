@@ -293,7 +293,8 @@ class Physics(Part):
         inter: weight of the agreement between scales.
         consistent: coarse fields are the restrictions of the finer ones, so that scales agree without a loss for it.
         conservative: fields are corrected on the anchors, so that fluxes or forces balance, on the whole and on every
-            anchor's patch, and the work of the loads is stored; in predictions too. Linear equations with an energy.
+            anchor's patch, and the work of the loads is stored; in predictions too, on scales that are consistent. For
+            linear equations with an energy.
         conserve: weights of what must be conserved, by name: ``integral`` (on all scales), ``balance`` (of forces or
             fluxes), ``work`` (of the loads, against the energy stored).
         theta: in time, the state between two frames that the equation is asked of, u_n + θ (u_{n+1} − u_n): 0.5 is the

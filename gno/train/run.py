@@ -262,7 +262,7 @@ class Run:
         _, _, progress = Blueprint.load(self.directory / "best.safetensors")
         n_weights = sum(p.numel() for p in self.model.parameters())
         best = progress["best"]
-        score = "no validation files" if best is None else f"mean relative L2 on the validation files {best:.2%}"
+        score = "no validation files" if best is None else f"score on the validation files {best:.2%}"
         return (
             f"{self.directory}: {n_weights:,} weights on {self.blueprint.spec.n_levels} levels; "
             f"best after {progress['step']} steps and {progress['seconds']:.0f} s: {score}"
