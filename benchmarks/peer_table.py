@@ -15,6 +15,20 @@ Row = dict[str, Any]
 SAME = ("data", "minutes", "n_train", "n_test", "device", "threads", "clock", "machine")
 # What was tried for a model.
 TRIED = ("optimiser", "lr", "batch_size")
+PROTOCOL = """\
+Printed by `python benchmarks/peers.py --table`.
+
+How it was done. Every model reads the same inputs and geometry features of the same 400 training meshes and minimises
+the same loss (relative L2 by field) in the same loop. A training has one thread and its processor time is counted, so
+ten minutes are what two cores give in five. First every peer has one minute at both of its learning rates, 1e-3 and
+3e-4, with the optimiser, batch size and clipping of its authors; then the two that lead a data set, or come close,
+have ten minutes at the better rate. A row is the best rate of its model, chosen by the test error itself, which is
+kind to the peers; what else was tried is below each table. gno has the one rate that it ships with. Errors are
+relative L2 in physical units on meshes that were never seen: of the training meshes' size and, `finer`, the same
+problems on meshes twice as fine. ms/case is the network alone on one prepared mesh, on a machine that other work
+shared: compare it within a factor of two. memory MB is what training took at most beyond the idle process, samples
+and what a model keeps of each mesh included. One seed where no ± is given.
+"""
 
 
 def append(row: Row, path: Path) -> None:
@@ -32,17 +46,31 @@ def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def find(rows: Iterable[Row], job: Row) -> Row | None:
+    """The latest training that did what a job asks for, if it did not fail."""
+    settings = job["settings"].items()
+    same = [key for key in job if key != "settings"]
+    found = [
+        row
+        for row in rows
+        if "failure" not in row
+        and all(row.get(key) == job[key] for key in same)
+        and all(row["settings"].get(key) == value for key, value in settings)
+    ]
+    return found[-1] if found else None
+
+
 def score(row: Row) -> float:
     """Mean error over the fields on meshes of the training size: by this the best settings are chosen."""
     return statistics.fmean(row["errors"]["same"].values())
 
 
 def tables(rows: Iterable[Row]) -> str:
-    """One table per data set and budget; of several equal trainings the last one counts."""
+    """One table per data set and budget, long budgets first; of several equal trainings the last one counts."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(json.dumps([row.get(key) for key in SAME]), []).append(row)
-    return "\n\n".join(table(group) for group in groups.values())
+    return "\n\n".join(table(group) for group in sorted(groups.values(), key=lambda group: -group[0]["minutes"]))
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -12,6 +12,8 @@ A peer gets the settings of its authors (optimiser, batch size, clipping) and th
 the test error itself, which is kind to the peer. Errors are relative L2 in physical units, weighted by node mass, of
 meshes never seen: of the training meshes' size, and the same problems on twice finer meshes. ms/case is the median time
 of the network for one prepared mesh; memory is the most that training took beyond the idle process.
+
+Trainings that the file of results has already are not done again, so an interrupted comparison goes on.
 """
 
 from __future__ import annotations
@@ -130,16 +132,21 @@ def versions() -> dict[str, str]:
 def main() -> None:
     chosen = options()
     if chosen.table:
-        print(peer_table.tables(peer_table.read(chosen.results)))
+        print(peer_table.PROTOCOL, peer_table.tables(peer_table.read(chosen.results)), sep="\n")
         return
     try:
         todo = list(jobs(chosen))
     except ValueError as error:  # a wrong name is told before anything is computed
         sys.exit(str(error))
+    known: list[peer_table.Row] = [] if chosen.smoke else peer_table.read(chosen.results)
     rows, prepared = [], set()
     stamp = {"machine": machine(chosen.device), "versions": versions()}
     print(stamp["machine"], stamp["versions"], sep="\n", flush=True)
     for job in todo:
+        before = peer_table.find(known, {**dataclasses.asdict(job), "machine": stamp["machine"]})
+        if before:
+            rows.append(before)
+            continue
         if job.data not in prepared:
             prepare(job)
             prepared.add(job.data)

@@ -53,6 +53,14 @@ def test_seeds_are_averaged_and_a_repeated_training_replaces_the_earlier_one():
     assert cells(text, "m")[1] == "20.0 ± 14.1 %"
 
 
+def test_a_training_that_is_there_is_found_and_a_failed_or_another_one_is_not():
+    rows = [row("m", 0.3), row("m", 0.2, lr=3e-4), {**row("n", 0.1), "failure": "no memory"}]
+    job = {"model": "m", "data": "plates", "seed": 0, "minutes": 5.0, "settings": {"lr": 3e-4}}
+    assert peer_table.find(rows, job) is rows[1]
+    for other in ({"model": "n"}, {"seed": 1}, {"minutes": 1.0}, {"settings": {"lr": 1e-2}}):
+        assert peer_table.find(rows, {**job, **other}) is None
+
+
 def test_budgets_and_data_sets_are_not_mixed_and_failures_are_told():
     failed = {**row("bad", 0.0), "failure": "RuntimeError: no memory"}
     text = peer_table.tables([row("a", 0.1), row("a", 0.2, minutes=1.0), row("a", 0.3, data="flow"), failed])

@@ -55,6 +55,11 @@ class Edges:
         back[self.perm] = torch.arange(len(back), device=back.device)
         return Edges(self.receiver[self.perm], self.sender[self.perm], self.ptr_t, back, self.ptr)
 
+    def first(self, n_edges: int, n_receivers: int, n_senders: int) -> Edges:
+        """The first edges, of the first nodes, where no other edge touches these."""
+        n, r, s = n_edges, n_receivers + 1, n_senders + 1
+        return Edges(self.sender[:n], self.receiver[:n], self.ptr[:r], self.perm[:n], self.ptr_t[:s])
+
     @staticmethod
     def union(parts: Sequence[Edges]) -> Edges:
         """Disjoint graphs, each on as many senders as receivers, as one graph."""

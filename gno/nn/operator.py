@@ -52,6 +52,16 @@ class Output:
             levels.append(transfer.detach().restrict(levels[-1]))
         return levels
 
+    def first(self, sizes: Sequence[int]) -> Output:
+        """The first n_s nodes of every scale, which the rest of the nodes have nothing to do with."""
+        cut = {
+            name: tuple(x[:n] for x, n in zip(values, sizes, strict=True))
+            for name, values in vars(self).items()
+            if values and name != "transfers"
+        }
+        transfers = tuple(t.first(n, m) for t, n, m in zip(self.transfers, sizes[:-1], sizes[1:], strict=True))
+        return dataclasses.replace(self, **cut, transfers=transfers)
+
 
 @dataclasses.dataclass(frozen=True)
 class NoisyOutput(Output):

@@ -48,6 +48,11 @@ class Transfer:
         mass = self.fine_mass.index_select(0, self.edges.receiver)
         return self.weights * mass / _positive(self.coarse_mass).index_select(0, self.edges.sender)
 
+    def first(self, n_fine: int, n_coarse: int) -> Transfer:
+        """Of the first nodes and anchors, which are linked to one another only."""
+        edges = self.edges.first(n_fine * (len(self.weights) // max(1, len(self.fine_mass))), n_fine, n_coarse)
+        return Transfer(edges, self.weights[: len(edges.sender)], self.fine_mass[:n_fine], self.coarse_mass[:n_coarse])
+
     def detach(self) -> Transfer:
         return Transfer(self.edges, self.weights.detach(), self.fine_mass.detach(), self.coarse_mass.detach())
 

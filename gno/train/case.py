@@ -228,6 +228,8 @@ class Training(Part):
         validations: how often, over the budget, to validate and save.
         save_minutes: save at least this often.
         log_every: steps between rows of the log.
+        compile: whether the operator goes through ``torch.compile``, on batches filled up to few sizes; with CUDA
+            graphs on a GPU. Minutes of compilation for each size, for a tenth less time per step on a CPU.
     """
 
     epochs: Annotated[int, Field(ge=1)] | None = None
@@ -248,6 +250,7 @@ class Training(Part):
     validations: Annotated[int, Field(ge=1)] = 20
     save_minutes: Annotated[float, Field(gt=0)] = 5.0
     log_every: Annotated[int, Field(ge=1)] = 10
+    compile: bool = False
 
     @pydantic.field_validator("precision", mode="before")
     @classmethod

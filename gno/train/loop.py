@@ -81,6 +81,7 @@ class Loop:
         until: share of the budget after which to stop, and to save; the rate is that of the whole budget.
         objective: losses of a batch and the share of the budget that is spent; those of one pass of the model by
             default.
+        collate: makes a batch of samples.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Loop:
         weighting: Weighting | None = None,
         until: float = 1.0,
         objective: nn.Module | None = None,
+        collate: Callable[[Sequence[MeshData]], Batch] = collate,
     ) -> None:
         self.fabric, self.model, self.samples, self.terms = fabric, model, samples, tuple(terms)
         self.validate, self.settings, self.save, self.report, self.stop = validate, settings, save, report, stop
@@ -110,7 +112,7 @@ class Loop:
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.weights = torch.tensor([term.weight for term in terms], device=fabric.device)
         self.shares = torch.tensor([term.share for term in terms], device=fabric.device)
-        self.weighting = weighting or Fixed()
+        self.weighting, self.collate = weighting or Fixed(), collate
         self.balance = self.weighting.start(len(terms), fabric.device)
         self.sums = torch.zeros(len(terms) + 1, device=fabric.device)  # losses and gradient norm since the last row
         self.summed = 0  # steps in these sums
@@ -188,7 +190,7 @@ class Loop:
         """Batches on the device, epoch after epoch, from where the training stands."""
         while True:
             order = self.order(self.progress.epoch)[self.progress.batch :]
-            loader: Any = DataLoader(self.samples, batch_sampler=order, collate_fn=collate)  # type: ignore[arg-type]
+            loader: Any = DataLoader(self.samples, batch_sampler=order, collate_fn=self.collate)  # type: ignore[arg-type]
             for batch in self.fabric.setup_dataloaders(loader, use_distributed_sampler=False):
                 yield batch
                 self.progress.batch += 1

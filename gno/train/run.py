@@ -159,6 +159,7 @@ def _run_loop(
             weighting=weighting,
             until=until,
             objective=task.objective,
+            collate=task.collate,
         )
         if restored:
             loop.restore(*restored)

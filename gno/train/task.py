@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch_geometric.data import Batch
 
-from gno.graph import MeshData
+from gno.graph import MeshData, collate
+from gno.graph.padding import Ladder
+from gno.nn.compiled import Compiled
 from gno.train.blueprint import Blueprint
 from gno.train.dynamics import Evolution, RolloutScores, Unrolled, longest_horizon
 from gno.train.evaluate import score_names, validation_scores
@@ -36,6 +39,7 @@ class Task:
         objective: all losses of a batch, for the share of the budget that is spent.
         validate: scores of a model by name.
         scores: these names.
+        collate: makes a batch of samples.
     """
 
     samples: Sequence[MeshData]
@@ -43,6 +47,7 @@ class Task:
     objective: nn.Module
     validate: Callable[[nn.Module], dict[str, float]]
     scores: Sequence[str]
+    collate: Callable[[Sequence[MeshData]], Batch] = collate
 
 
 def task_of(blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, compose: Terms | None = None) -> Task:
@@ -53,11 +58,21 @@ def task_of(blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, 
         model: the operator to train.
         compose: what to minimise, of the terms that the case asks for; these themselves by default.
     """
-    wanted = terms_of(blueprint, samples["train"], model)
+    wanted, settings = terms_of(blueprint, samples["train"], model), blueprint.case.training
     terms = list(compose(wanted, blueprint)) if compose else wanted
-    dtype = torch.float64 if blueprint.case.training.precision == "64" else torch.float32
-    if blueprint.case.time:
-        return _in_time(blueprint, samples, model, terms, dtype)
+    dtype = torch.float64 if settings.precision == "64" else torch.float32
+    # where there are no CUDA graphs to record, this mode is the usual one
+    operator = Compiled(model, mode="reduce-overhead") if settings.compile else model
+    task = (_in_time if blueprint.case.time else _steady)(blueprint, samples, operator, terms, dtype)
+    if not settings.compile:
+        return task
+    ladder = Ladder.fit(task.samples, settings.batch_size // settings.devices)
+    return dataclasses.replace(task, collate=lambda samples: ladder.pad(collate(samples)))
+
+
+def _steady(
+    blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, terms: Sequence[Term], dtype: torch.dtype
+) -> Task:
     normalise = blueprint.normalisation.apply
     ready = {key: [in_precision(normalise(sample), dtype) for sample in values] for key, values in samples.items()}
     return Task(ready["train"], terms, Objective(model, terms), *validation(blueprint, ready["validation"], terms))

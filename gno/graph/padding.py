@@ -1,0 +1,126 @@
+"""Padding: ragged batches filled up to a few recurring sizes, for compiled code and CUDA graphs, which want the same
+shapes again and again.
+
+What is filled up belongs to further meshes, and the meshes of a batch never touch. So no layer needs a mask, and what
+the operator says of the real meshes stays what it was, to round-off.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from gno.graph.sample import MeshData
+
+# Sizes grow by this factor from rung to rung, so about a tenth of a usual batch is padding at most.
+STEP = 1.1
+# The lowest rung, in powers of STEP from the usual batch: smaller ones, as at the end of an epoch, are filled up to it.
+LOWEST = -2
+# Values of the nodes that an operator may read besides x.
+NODE_VALUES = ("geometry", "fixed", "given")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """The sizes that batches are filled up to: those of the usual batch times a whole power of ``STEP``.
+
+    All sizes of a batch take the same power, so there are as many shapes as powers that occur.
+
+    Args:
+        batch_size: meshes in a batch.
+        nodes, edges: mean number in a mesh, by level.
+        longest: most nodes of a mesh. longest_from: the same for the levels from s up together, as in ``collate``.
+    """
+
+    batch_size: int
+    nodes: tuple[float, ...]
+    edges: tuple[float, ...]
+    longest: int
+    longest_from: tuple[int, ...]
+
+    @staticmethod
+    def fit(samples: Iterable[MeshData], batch_size: int) -> Ladder:
+        """From the training samples."""
+        sizes = torch.tensor([_sizes(sample) for sample in samples])  # (samples, 2, levels)
+        nodes, edges = sizes.double().mean(0).tolist()
+        from_level = sizes[:, 0].flip(1).cumsum(1).flip(1)
+        longest = (int(sizes[:, 0, 0].max()), tuple(from_level.amax(0).tolist()))
+        return Ladder(batch_size, tuple(nodes), tuple(edges), *longest)
+
+    def pad(self, batch: Batch) -> Batch:
+        """The batch with ``padded``: what an operator reads of it, filled up to ``batch_size + 1`` meshes."""
+        nodes, edges = _sizes(batch)
+        n_fillers = self.batch_size + 1 - batch.num_graphs
+        # one node for each mesh on every level, besides the usual ones: where these are few, numbers vary
+        usual = [self.batch_size * (n + 1) for n in self.nodes] + [self.batch_size * e + 1 for e in self.edges]
+        sizes = [*nodes, *edges]
+        least = [*(n + n_fillers for n in nodes), *edges]
+        power = max(_power(size / unit) for size, unit in zip(least, usual, strict=True))
+        missing = [math.ceil(unit * STEP**power) - size for unit, size in zip(usual, sizes, strict=True)]
+        more_nodes, more_edges = missing[: len(nodes)], missing[len(nodes) :]
+        batch = copy.copy(batch)
+        batch.padded = _filled(batch, more_nodes, more_edges, n_fillers)
+        # The tables of the attention are as wide as the largest mesh. Now and then that is one to fill up with; then
+        # they are twice as wide, which is one more shape and not several.
+        each = [math.ceil(n / n_fillers) for n in more_nodes]
+        batch.padded.longest_mesh = self.longest * math.ceil(each[0] / self.longest)
+        batch.padded.longest_from = [most * math.ceil(sum(each[s:]) / most) for s, most in enumerate(self.longest_from)]
+        return batch
+
+
+def _power(ratio: float) -> int:
+    """The smallest power of ``STEP`` that is not below the ratio, from the lowest rung on."""
+    return max(LOWEST, math.ceil(math.log(ratio, STEP) - 1e-9)) if ratio > 0 else LOWEST
+
+
+def _sizes(data: MeshData | Batch) -> tuple[list[int], list[int]]:
+    """Number of nodes and of edges by level."""
+    levels = range(data.n_levels)
+    return [data[f"pos_{s}"].shape[0] for s in levels], [data[f"edge_index_{s}"].shape[1] for s in levels]
+
+
+def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers: int) -> Batch:
+    """What an operator reads of a batch, with so many nodes and edges more by level; they are all at one place."""
+    filled = Batch()
+    for s, (n, e) in enumerate(zip(nodes, edges, strict=True)):
+        number, position, edge = torch.arange(n), batch[f"pos_{s}"], batch[f"edge_index_{s}"]
+        filled[f"pos_{s}"] = with_rows(position, len(position) + n)
+        filled[f"spacing_{s}"] = batch[f"spacing_{s}"][:1]
+        filled[f"pos_{s}_batch"] = torch.cat([batch[f"pos_{s}_batch"], batch.num_graphs + number * n_fillers // n])
+        loops = len(position) + torch.arange(e) * n // max(e, 1)
+        filled[f"edge_index_{s}"] = torch.cat([edge, loops.expand(2, -1)], dim=1)
+        filled[f"edge_perm_{s}"] = _counted_on(batch[f"edge_perm_{s}"], e)
+        if s + 1 < len(nodes):
+            link, n_anchors = batch[f"link_{s}"], len(batch[f"pos_{s + 1}"])
+            anchor = n_anchors + number * nodes[s + 1] // n
+            filled[f"link_{s}"] = torch.cat([link, anchor[:, None].expand(-1, link.shape[1])])
+            filled[f"log_b_{s}"] = with_rows(batch[f"log_b_{s}"], len(link) + n)
+            filled[f"link_perm_{s}"] = _counted_on(batch[f"link_perm_{s}"], n * link.shape[1])
+    mass = batch.mass_0
+    filled.mass_0 = torch.cat([mass, mass.new_full((nodes[0],), 1 / nodes[0])])
+    for key in NODE_VALUES:
+        if key in batch:
+            filled[key] = with_rows(batch[key], len(filled.mass_0))
+    filled._num_graphs = batch.num_graphs + n_fillers
+    return filled
+
+
+def _counted_on(numbers: Tensor, n: int) -> Tensor:
+    return torch.cat([numbers, torch.arange(len(numbers), len(numbers) + n)])
+
+
+def with_rows(values: Shaped[Tensor, "n ..."], n: int) -> Shaped[Tensor, "m ..."]:
+    """Zeros below the values, up to n rows.
+
+    >>> with_rows(torch.ones(1, 2), 2)
+    tensor([[1., 1.],
+            [0., 0.]])
+    """
+    return torch.cat([values, values.new_zeros(n - len(values), *values.shape[1:])])
