@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gno import fem_commands
+from gno import fem_commands, uncertainty_commands
 
 app = typer.Typer(
     name="gno",
@@ -89,6 +89,8 @@ def train(
       targets = ["displacement"]
       [training]
       minutes = 30                    # or epochs = 200
+      [uncertainty]                   # if predictions shall say how sure they are
+      members = 5
     """
     from gno.train import Interrupted, load_case
     from gno.train import train as run_training
@@ -97,14 +99,18 @@ def train(
     wanted = load_case(case).with_training(**{key: value for key, value in changes.items() if value is not None})
     folder = output or case.parent / "runs" / case.stem
     again = f"gno train {case}" + (f" -o {output}" if output else "") + " --resume"
+    options: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     try:
-        run = run_training(wanted, folder, resume=resume, overwrite=overwrite)
+        if wanted.uncertainty is None:
+            said = run_training(wanted, folder, **options).summary()
+        else:
+            said = uncertainty_commands.train_uncertain(wanted, folder, **options)
     except Interrupted as error:
         typer.echo(f"\n{error}:\n  {again}", err=True)
         raise typer.Exit(130) from None
     except FileExistsError as error:
         raise ValueError(f"{error}; go on with `{again}`, or begin anew with --overwrite") from None
-    typer.echo(f"{run.summary()}\n\nnext:  gno evaluate {folder} FILE...\n       gno predict {folder} FILE... -o DIR")
+    typer.echo(f"{said}\n\nnext:  gno evaluate {folder} FILE...\n       gno predict {folder} FILE... -o DIR")
 
 
 @app.command()
@@ -117,29 +123,43 @@ def evaluate(
         Path | None,
         typer.Option("--curves", help="Picture of the errors over time to write; the numbers go beside it."),
     ] = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Judge the doubt instead: calibration, sharpness, correlation.")
+    ] = False,
+    diagram: Annotated[
+        Path | None,
+        typer.Option("-o", "--diagram", help="Reliability diagram to write, and beside it the scales (_scales)."),
+    ] = None,
 ) -> None:
     """Compare predictions with the fields in files: relative L2 errors, weighted by node mass, on every scale.
 
     In time every file is a series: it is rolled out from its first frames, and windows of steps are compared.
+
+    With --uncertainty: RMS error and standard deviation (sharpness), CRPS, NLL, calibration error (ECE), how often
+    intervals cover and how wide they are, correlation of std and error, AUSE; on every scale (u@1 is the first coarse
+    one). Then what averaging to each scale does to the variance of the field, to the error and to the doubt.
 
     \b
     Examples:
       gno evaluate runs/case results/test/*.vtu
       gno evaluate runs/case results/test/*.vtu --json > errors.json
       gno evaluate runs/waves test/*.pvd --curves errors.png
+      gno evaluate runs/case results/test/*.vtu --uncertainty -o reliability.png
     """
-    from gno.train import Run
+    from gno.uq.calibrated import is_plain, load_sampler
 
-    loaded = Run.load(run, device=device or "cpu")
-    if loaded.blueprint.case.time is None:
-        evaluation: Any = loaded.evaluate(files)
-    else:
-        evaluation = loaded.evaluate_rollouts(series_files(files))
+    if uncertainty or diagram:
+        where, picture = device or "cpu", diagram
+        return uncertainty_commands.evaluate_uncertainty(run, files, device=where, as_json=as_json, diagram=picture)
+    sampler = load_sampler(run, device=device or "cpu")
+    loaded: Any = sampler.operator if is_plain(sampler) else sampler
+    in_time = sampler.operator.blueprint.case.time is not None
+    evaluation = loaded.evaluate_rollouts(series_files(files)) if in_time else loaded.evaluate(files)
     typer.echo(evaluation.to_json() if as_json else str(evaluation))
     if curves is not None:
         from gno.post import draw_rollout
 
-        if loaded.blueprint.case.time is None:
+        if not in_time:
             raise ValueError("--curves: expected a run in time, got a steady one")
         typer.echo(str(draw_rollout(evaluation.write_csv(curves.with_suffix(".csv")), curves)), err=True)
 
@@ -157,6 +177,9 @@ def predict(
     ] = None,
     step: Annotated[float | None, typer.Option(min=0, help="Time step, where the frames do not say.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the frames that are written.")] = False,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Also write each sample, for `gno post` to work with (_sample0, …).")
+    ] = False,
 ) -> None:
     """Write each mesh again with the predicted fields beside the old ones, and the prediction at every scale.
 
@@ -168,23 +191,28 @@ def predict(
       gno predict runs/case new/*.vtu -o predicted
       gno predict runs/case part.inp -o predicted --format .xdmf
       gno predict runs/waves start.vtu -o predicted --steps 500
+      gno predict runs/case new/*.vtu -o predicted --samples
+
+    Of a run with [uncertainty], predicted_<target> is the mean and std_<target> the standard deviation. Where enough
+    files were held out, lower_<target> and upper_<target> are the ends of a calibrated interval, novelty is how far a
+    node is out of range (above 1), and each file is said to be in range or not.
 
     In time DIR/<name>.pvd lists the frames, which are written as they come; Ctrl-C stops, --resume goes on.
     """
-    from gno.train import Run
     from gno.train.case import series_of
+    from gno.uq import Calibrated
 
-    if (loaded := Run.load(run, device=device or "cpu")).blueprint.case.time is not None:
+    calibrated = Calibrated.load(run, device=device or "cpu")
+    known: Any = calibrated.sampler if calibrated.has_doubt else calibrated.sampler.operator
+    if calibrated.sampler.operator.blueprint.case.time is not None:
         # a file alone may be a start as well as a frame of numbered ones
         sources = files if len(files) == 1 and series_of(files[0]) != files[0] else series_files(files)
-        return predict_series(loaded, sources, output, suffix, steps, step, resume)
+        return predict_series(known, sources, output, suffix, steps, step, resume)
     if steps or step or resume:
         raise ValueError(f"--steps, --step, --resume: expected a run in time, got a steady one ({run})")
     targets = output_paths(files, output, suffix)
-    for target, prediction in zip(targets, loaded.predict_many(files), strict=True):
-        written = prediction.write(target, levels=levels)
-        took = f"prepared in {prediction.prepare_seconds:.3f} s, predicted in {prediction.seconds:.3f} s"
-        typer.echo(f"{written[0]}  {len(written) - 1} levels  {took}")
+    for line in uncertainty_commands.predict(calibrated, files, targets, levels=levels, samples=samples):
+        typer.echo(line)
 
 
 @app.command()
@@ -234,6 +262,7 @@ def show(
         typer.echo(str(picture))
 
 
+app.command()(uncertainty_commands.calibrate)
 app.command()(fem_commands.post)
 app.command()(fem_commands.correct)
 

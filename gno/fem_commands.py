@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from gno.mesh import Mesh
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -45,6 +48,9 @@ def post(
     yz, xz in units of E; von_mises, tresca, principal_stress and strain come with it. What derives from predicted_u is
     called predicted_... as well. A reaction is the force with which a support holds the body.
 
+    Beside a file of `gno predict --samples` lie its samples: the same is derived from each of them, and mean and
+    standard deviation are printed, and written as std_....
+
     \b
     Examples:
       gno post beam.frd --stress DISP --young 210e3 --poisson 0.3 -o beam_stress.vtu
@@ -61,6 +67,7 @@ def post(
     from gno.post.probes import line as line_probe
     from gno.post.probes import plane as plane_probe
     from gno.post.recovery import l2_recovery, patch_recovery
+    from gno.post.samples import sample_files, with_spread
 
     if recovery not in ("patch", "l2"):
         raise ValueError(f"--recovery: expected patch or l2, got '{recovery}'")
@@ -68,31 +75,31 @@ def post(
         raise ValueError("gno post: expected --stress, --flux, --gradient, --drag, --line or --cut, got none of them")
     if output is None and (line or cut):
         raise ValueError("--output: expected a file for --line and --cut to be written beside, got none")
+    if drag and viscosity is None:
+        raise ValueError("--viscosity: expected a number for --drag, got none")
     recover, sets = (l2_recovery if recovery == "l2" else patch_recovery), reactions or []
+
+    def derived(mesh: Mesh) -> report.Report:
+        found = report.Report(mesh)
+        if stress:
+            law = command.material(young, poisson, plane, mesh)
+            names = command.fields(stress)
+            found = report.report_solid(found, names, law, reactions=sets, error=error, recovery=recover)
+        if flux:
+            k = command.parameter(conductivity)
+            found = report.report_flux(found, flux, k, reactions=sets, error=error and not stress, recovery=recover)
+        for name in gradient or []:
+            found = report.report_gradient(found, name, recover)
+        if drag and viscosity is not None:
+            names = command.fields(velocity)
+            flow: dict[str, Any] = {"velocity": names, "pressure": pressure, "viscosity": viscosity, "density": density}
+            found = report.report_fluid(found, drag, **flow, speed=speed, length=length)
+        return found
+
     mesh = read(file)
-    found = report.Report(mesh)
-    if stress:
-        law = command.material(young, poisson, plane, mesh)
-        names = command.fields(stress)
-        found = report.report_solid(found, names, law, reactions=sets, error=error, recovery=recover)
-    if flux:
-        k = command.parameter(conductivity)
-        found = report.report_flux(found, flux, k, reactions=sets, error=error and not stress, recovery=recover)
-    for name in gradient or []:
-        found = report.report_gradient(found, name, recover)
-    if drag:
-        if viscosity is None:
-            raise ValueError("--viscosity: expected a number for --drag, got none")
-        found = report.report_fluid(
-            found,
-            drag,
-            velocity=command.fields(velocity),
-            pressure=pressure,
-            viscosity=viscosity,
-            density=density,
-            speed=speed,
-            length=length,
-        )
+    found = derived(mesh)
+    if samples := sample_files(file):
+        found = with_spread(found, [derived(read(sample)) for sample in samples])
     target = file if output is None else output
     written = [] if output is None else [(found.mesh, output)]
     for k, text in enumerate(line or [], 1):

@@ -19,13 +19,14 @@ BELOW = {
     "graph": {"mesh", "kernels"},
     "nn": {"mesh", "kernels", "graph"},
     "physics": {"mesh", "graph"},
-    "post": {"mesh", "physics"},
+    "post": {"mesh", "physics", "uncertain"},
     "train": {"mesh", "graph", "nn", "physics", "post", "uncertain"},
     "uq": {"mesh", "graph", "nn", "physics", "post", "train", "uncertain"},
     "inspection": {"mesh", "graph"},
     "demo": {"mesh", "graph", "post", "train"},
     "fem_commands": {"mesh", "post"},
-    "cli": {"mesh", "graph", "post", "train", "inspection", "demo", "fem_commands"},
+    "uncertainty_commands": {"mesh", "train", "uq"},
+    "cli": {"mesh", "graph", "post", "train", "uq", "inspection", "demo", "fem_commands", "uncertainty_commands"},
     "": {"mesh", "train"},
 }
 HEAVY = {"gmsh", "lightning", "lightning_fabric", "matplotlib", "pyvista", "skfem", "torch", "vtkmodules"}

@@ -76,9 +76,9 @@ def test_exact_rates_give_the_exact_decay_over_steps_that_differ(tmp_path):
     assert list(read_series(rollout.path).times) == TIMES
     for u, mesh in zip(predicted(rollout.path), series[1], strict=True):
         np.testing.assert_allclose(u, mesh.point_fields["u"], rtol=1e-12)
-    row = evaluate_rollouts(model, blueprint, trajectories[1:2]).rows[0]
+    row = evaluate_rollouts([model], blueprint, trajectories[1:2]).rows[0]
     assert max(row.metrics["relative_l2"]["u"]) < 1e-12 and min(row.metrics["correlation"]["u"]) > 1 - 1e-9
-    worse = evaluate_rollouts(Given(nothing), blueprint, trajectories[1:2]).rows[0]
+    worse = evaluate_rollouts([Given(nothing)], blueprint, trajectories[1:2]).rows[0]
     np.testing.assert_allclose(worse.metrics["relative_l2"]["u"], np.expm1(0.75 * np.array(TIMES[1:])), rtol=1e-9)
 
 
@@ -129,7 +129,7 @@ def test_a_mesh_that_changes_every_step(tmp_path):
     for mesh, truth in zip(read_series(rollout.path), series[0], strict=True):
         assert mesh.n_nodes == truth.n_nodes
         np.testing.assert_allclose(mesh.point_fields["predicted_u"], truth.point_fields["u"], rtol=1e-9)
-    row = evaluate_rollouts(Given(exact_decay(blueprint, 0.5)), blueprint, trajectories[:1]).rows[0]
+    row = evaluate_rollouts([Given(exact_decay(blueprint, 0.5))], blueprint, trajectories[:1]).rows[0]
     assert max(row.metrics["relative_l2"]["u"]) < 1e-6
 
 

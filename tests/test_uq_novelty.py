@@ -9,9 +9,10 @@ import torch
 from train_cases import case, square
 
 from gno.graph import build_sample
-from gno.train import Run
+from gno.train import Data, Run
 from gno.train.blueprint import Blueprint
-from gno.train.run import fit_spec
+from gno.train.case import Physics
+from gno.train.sources import fit_spec, samples_of
 from gno.uq import Detector, Ensemble, calibrate, evaluate
 from gno.uq.evaluate import known_fields
 from gno.uq.metrics import auroc
@@ -78,6 +79,34 @@ def test_usual_is_one_on_training_meshes(detector):
     found = [detector(mesh) for mesh in squares(range(5))]
     for name in ("distance", "disagreement"):
         assert np.mean([np.mean(getattr(f, name) ** 2) for f in found]) == pytest.approx(1, rel=0.1)
+
+
+def test_the_residual_is_a_sign_where_the_case_has_physics(tmp_path_factory):
+    """A load that the operator does not know of: nothing but the equation can tell."""
+    law = {"equation": "diffusion", "parameters": {"conductivity": 1.0, "source": "load"}, "unknowns": ["u"]}
+    wanted = case().model_copy(
+        update={"physics": Physics(**law, dirichlet={"left": 0.0}), "data": Data(inputs=["wave"], targets=["u"])}
+    )
+
+    def loaded(seed, load):
+        mesh = square(seed, n=6)
+        fields = {"wave": mesh.point_fields["wave"], "load": np.full(49, load), "u": mesh.points[:, 0]}
+        return mesh.replace(point_fields=fields, cell_fields={})
+
+    meshes = [loaded(seed, 1.0) for seed in range(5)]
+    spec = fit_spec(wanted, meshes)
+    blueprint = Blueprint.fit(wanted, spec, samples_of(meshes, spec, wanted, to_train=True))
+    model = blueprint.model(0).requires_grad_(False).eval()
+    alone = Ensemble((Run(tmp_path_factory.mktemp("run"), blueprint, model),))
+    detector = Detector.fit(alone, meshes, [loaded(seed, 1.0) for seed in range(10, 19)], false_alarms=0.1)
+    usual, other = detector(loaded(40, 1.0)), detector(loaded(40, 60.0))
+    assert not usual.flag and other.flag
+    assert other.distance == pytest.approx(usual.distance)  # the operator sees the same
+    left = meshes[0].point_sets["left"]
+    assert not other.residual[left].any() and other.residual.max() > 5 * usual.residual.max()
+    assert np.array_equal(
+        other.map, np.max([other.distance, other.disagreement, other.residual], 0) / detector.threshold
+    )
 
 
 def test_distance_is_that_of_the_inverse_covariance():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from gno.graph.sample import link_edges
-from gno.graph.segment import gather_sum_t
+from gno.graph.segment import gather_sum, gather_sum_t
 from gno.physics.forms import Energy
 from gno.physics.problem import Problem
 
@@ -157,6 +157,26 @@ def dual_norm(
             r = gather_sum_t(r, weights, link_edges(batch, s - 1))  # type: ignore[arg-type]
         if s >= first:
             total = total + per_graph(r.square() / diagonal, batch[f"pos_{s}_batch"], len(total))
+    return total
+
+
+def correction(physics: Prepared, r: Float[Tensor, "n_nodes c"], batch: Data) -> Float[Tensor, "n_nodes c"]:
+    """``B⁻¹ r`` at the nodes, B of :func:`dual_norm`: the error of the field whose residual is −r, up to a factor.
+
+    Args:
+        physics: of the batch. r: residual at the nodes, zero where values are given.
+        batch: with its links.
+    """
+    links = [
+        (link_edges(batch, s), batch[f"log_b_{s}"].to(r.dtype).softmax(1).flatten())
+        for s in range(len(physics.diagonals) - 1)
+    ]
+    parts = [r]
+    for edges, weights in links:
+        parts.append(gather_sum_t(parts[-1], weights, edges))
+    total = parts[-1] / physics.diagonals[-1]
+    for (edges, weights), part, diagonal in zip(links[::-1], parts[-2::-1], physics.diagonals[-2::-1], strict=True):
+        total = part / diagonal + gather_sum(total, weights, edges)
     return total
 
 

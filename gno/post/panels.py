@@ -13,6 +13,7 @@ from gno.mesh import Mesh, cell_volume, node_mass
 from gno.mesh.geometry import domain_dim
 from gno.post.color import SIGNED_COLORS, UNSIGNED_COLORS, VALUE_COLORS, color_limits, error_limits
 from gno.post.quantity import Quantity, component_names, difference, is_per_scale, quantity, rows_of
+from gno.post.samples import PREDICTED, STD
 from gno.post.scene import Panel, displaced, seen_cells, surface_panel
 
 
@@ -75,7 +76,8 @@ def field_panels(
         return _comparison(mesh, field, compare, component, look)
     values = quantity(mesh, field, component)
     limits = look.limits or color_limits(_seen(mesh, values))
-    return [look.panel(mesh, values, values.label, Path(mesh.source).name, limits)]
+    own = look.panel(mesh, values, values.label, Path(mesh.source).name, limits)
+    return [own, *_doubt_panels(mesh, field, component, look)]
 
 
 def level_panels(mesh: Mesh, levels: Sequence[Mesh], field: str | None, component: int | str | None) -> list[Panel]:
@@ -117,7 +119,26 @@ def _comparison(mesh: Mesh, field: str, compare: Mesh | str, component: int | st
         look.panel(mesh, truth_values, "truth", truth_values.label, limits),
         look.panel(prediction, guess_values, "prediction", guess_values.label, limits, own_warp=own_warp),
         look.panel(mesh, error, "error", error_note, ends, colors),
+        *_doubt_panels(prediction, other, component, look, (0.0, ends[1])),
     ]
+
+
+def _doubt_panels(
+    mesh: Mesh, field: str, component: int | str | None, look: Look, limits: tuple[float, float] | None = None
+) -> list[Panel]:
+    """The standard deviation of a predicted field, where it lies beside it: one panel, or none.
+
+    Of a vector the root of the summed variances, as large as the magnitude of the error where it is calibrated; of a
+    tensor only single components.
+    """
+    name = STD + field.removeprefix(PREDICTED)
+    if not field.startswith(PREDICTED) or (name not in mesh.point_fields and name not in mesh.cell_fields):
+        return []
+    if component == "von_mises" or (component is None and rows_of(mesh, name)[0].shape[1] > 3):
+        return []
+    std = quantity(mesh, name, component)
+    limits = limits or (0.0, color_limits(_seen(mesh, std))[1])
+    return [look.panel(mesh, std, "standard deviation", std.label, limits, UNSIGNED_COLORS)]
 
 
 def _predicted(mesh: Mesh, field: str) -> str:

@@ -17,6 +17,7 @@ _TITLES = {
     "correlation": "correlation with the truth",
     "drift": "drift of the integral",
     "spectrum": "energy per scale, |log₁₀| off",
+    "spread": "std of the samples, as VRMSE",
     "distribution": "distribution of values, spreads off",
 }
 # What keeps a linear axis: it is about 1, or about 0.

@@ -27,7 +27,8 @@ def show(
 ) -> Path | None:
     """Show a field in a window, or write its picture where `output` is given or there is no display.
 
-    With `compare` there are three panels: truth and prediction on one colour scale, and the error.
+    With `compare` there are three panels: truth and prediction on one colour scale, and the error. Beside a predicted
+    field whose standard deviation is in the mesh (``std_…``) there is one more, on the scale of the error.
 
     Args:
         mesh: what to look at; with `compare`, the truth.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -118,6 +119,21 @@ class Evaluation:
 
     def _column(self, name: str) -> list[float]:
         return [row.errors[name] for row in self.rows]
+
+
+def row_of(
+    name: str,
+    sample: MeshData,
+    fields: Sequence[Float[Tensor, "n_s n_targets"]],
+    truth: Sequence[Float[Tensor, "n_s n_targets"]],
+    mass: Sequence[Float[Tensor, " n_s"]],
+    targets: tuple[FieldSpec, ...],
+    seconds: float,
+) -> Row:
+    """Errors of one mesh on every scale, finest first; physical units, the sample raw."""
+    coarse = zip(fields[1:], truth[1:], mass[1:], strict=True)
+    scales = tuple(ScaleRow(len(u), errors_by_field(u, y, m, targets)) for u, y, m in coarse)
+    return Row(name, len(sample.mass_0), relative_errors(fields[0], sample, targets), seconds, scales)
 
 
 def relative_errors(

@@ -17,6 +17,7 @@ from torch_geometric.data import Batch
 from gno.graph import FieldSpec, MeshData, collate
 from gno.mesh import Mesh, node_mass, write
 from gno.nn import Output
+from gno.post.samples import sample_files, sample_folder
 from gno.train.blueprint import Blueprint
 from gno.train.normalise import columns_of
 from gno.uncertain import Uncertain
@@ -25,6 +26,8 @@ from gno.uncertain import Uncertain
 PREFIX = "predicted_"
 # What the standard deviation of a field is called, beside its mean, and those of its two parts.
 STD_PREFIX, EPISTEMIC_PREFIX, ALEATORIC_PREFIX = "std_", "epistemic_std_", "aleatoric_std_"
+# The ends of a calibrated interval around it.
+LOWER_PREFIX, UPPER_PREFIX = "lower_", "upper_"
 # α of every scale at every node.
 ATTENTION = "scale_attention"
 # A batch for prediction holds at most this many nodes and meshes.
@@ -104,6 +107,25 @@ class Prediction:
         ]
         for mesh, target in zip((self.mesh, *self.levels), paths, strict=levels):
             write(mesh, target)
+        for old in sample_files(path):  # of a prediction that is no more
+            old.unlink()
+        return paths
+
+    def write_samples(self, path: str | Path) -> list[Path]:
+        """Write the mesh with each sample's fields as ``<stem>_samples/<k>.vtu``; returns the paths.
+
+        The fields have the names of :attr:`mesh`, so that whatever is done with ``path`` can be done with each of them.
+        """
+        folder, mass, paths = sample_folder(Path(path)), node_mass(self.mesh), []
+        folder.mkdir(parents=True, exist_ok=True)
+        doubts = (STD_PREFIX, EPISTEMIC_PREFIX, ALEATORIC_PREFIX, LOWER_PREFIX, UPPER_PREFIX)
+        unwanted = {prefix + field.name for prefix in doubts for field in self.targets}
+        stores = ("point_fields", "cell_fields", "global_fields")
+        kept = {kind: {n: v for n, v in getattr(self.mesh, kind).items() if n not in unwanted} for kind in stores}
+        for k, values in enumerate(self.quantities[0].samples):
+            mesh = with_values(self.mesh.replace(**kept), Uncertain(values[None]), mass, self.targets, PREFIX)
+            paths.append(folder / f"{k}.vtu")
+            write(mesh, paths[-1])
         return paths
 
 

@@ -23,7 +23,7 @@ from gno.train.interrupt import Interrupted, Stop
 from gno.train.normalise import Scale, columns_of
 from gno.train.physics import with_given
 from gno.train.predict import PREFIX, in_precision, with_values
-from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured
+from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured, relative_size
 from gno.train.trajectory import Move, Trajectory, same_mesh, state_columns, values_of
 from gno.uncertain import Uncertain
 
@@ -282,7 +282,7 @@ def _divergence(step: int, plan: _Plan, far: Float[Tensor, " n_fields"], bluepri
 
 
 def evaluate_rollouts(
-    model: nn.Module,
+    models: Sequence[nn.Module],
     blueprint: Blueprint,
     trajectories: Sequence[Trajectory],
     metrics: Mapping[str, Metric] = METRICS,
@@ -290,30 +290,43 @@ def evaluate_rollouts(
     """Roll out from the first frames of each trajectory to its end, and compare.
 
     Args:
+        models: one, or several that go each its own way; of several the mean is compared, and one more metric,
+            ``spread``, is their standard deviation in the unit of ``vrmse``: as large as that where it is calibrated.
         trajectories: raw.
         metrics: by name; ``correlation``, ``vrmse``, ``relative_l2`` and those of the table among them.
 
     Raises:
         ValueError: a trajectory without a single step.
     """
-    evolution, settings = evolution_of(model, blueprint)
-    return RolloutEvaluation(tuple(_evaluated(evolution, blueprint, settings, t, metrics) for t in trajectories))
+    evolutions = [evolution_of(model, blueprint)[0] for model in models]
+    settings = evolution_of(models[0], blueprint)[1]
+    return RolloutEvaluation(tuple(_evaluated(evolutions, blueprint, settings, t, metrics) for t in trajectories))
 
 
 @torch.inference_mode()
 def _evaluated(
-    evolution: Evolution, blueprint: Blueprint, settings: Time, raw: Trajectory, metrics: Mapping[str, Metric]
+    evolutions: Sequence[Evolution],
+    blueprint: Blueprint,
+    settings: Time,
+    raw: Trajectory,
+    metrics: Mapping[str, Metric],
 ) -> RolloutRow:
     h, spec, scale = settings.history, blueprint.spec, blueprint.normalisation.states
     if len(raw) <= h or scale is None:
         raise ValueError(f"{raw.source}: expected at least {h + 1} frames, got {len(raw)}")
-    weights = next(evolution.parameters())
+    weights = next(evolutions[0].parameters())
     ready = raw.normalised(blueprint.normalisation, state_columns(spec, settings.forcing), weights.dtype)
     samples = [sample.to(weights.device) for sample in ready.samples]
     start, rows = time.perf_counter(), []
-    for k, u in enumerate(rolled_along(evolution, ready, settings, len(raw) - h, scale, weights.device)):
-        sample = samples[h + k if raw.changes else 0]
-        rows.append(measured(u, raw.states[h + k].to(u), sample, spec.targets, metrics))
+    ways = [rolled_along(e, ready, settings, len(raw) - h, scale, weights.device) for e in evolutions]
+    for k, states in enumerate(zip(*ways, strict=True)):
+        sample, u = samples[h + k if raw.changes else 0], torch.stack(states)
+        truth = raw.states[h + k].to(u)
+        found = measured(u.mean(0), truth, sample, spec.targets, metrics)
+        if len(evolutions) > 1:
+            found = torch.cat([found, measured(u.std(0), truth, sample, spec.targets, {"spread": relative_size})])
+        rows.append(found)
+    names = [*metrics, "spread"] if len(evolutions) > 1 else list(metrics)
     values = torch.stack(rows).cpu()  # (n_steps, n_metrics, n_fields)
     seconds = time.perf_counter() - start
     lost = [k for k in range(len(values)) if not torch.isfinite(values[k, list(metrics).index("vrmse")]).all()]
@@ -326,7 +339,7 @@ def _evaluated(
         name: {
             field.name: values[:, m, j].nan_to_num(nan=1e9, posinf=1e9).tolist() for j, field in enumerate(spec.targets)
         }
-        for m, name in enumerate(metrics)
+        for m, name in enumerate(names)
     }
     times = (raw.times[h:] - raw.times[h - 1]).tolist()
     return RolloutRow(raw.source, raw.sample(0).num_nodes, times, named, seconds, said)

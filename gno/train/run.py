@@ -16,7 +16,7 @@ from gno.graph import MeshData, build_sample
 from gno.mesh import Mesh
 from gno.train.blueprint import Blueprint
 from gno.train.case import Case
-from gno.train.evaluate import Evaluation, Row, ScaleRow, errors_by_field, relative_errors
+from gno.train.evaluate import Evaluation, row_of
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Progress
 from gno.train.optimisers import Optimiser
@@ -325,7 +325,7 @@ class Run:
             raise ValueError("series to evaluate: expected at least one, got none")
         evolution_of(self.model, self.blueprint)  # a steady run is told apart before anything is read
         trajectories = trajectories_of(sources, self.blueprint.spec, self.blueprint.case)
-        return evaluate_rollouts(self.model, self.blueprint, trajectories)
+        return evaluate_rollouts([self.model], self.blueprint, trajectories)
 
     def evaluate(self, meshes: Iterable[Mesh | str | Path]) -> Evaluation:
         """Errors against the fields in the meshes or files.
@@ -341,9 +341,6 @@ class Run:
         samples = samples_of(sources, spec, self.blueprint.case)
         rows = []
         for source, sample, answer in zip(sources, samples, answers(self.model, self.blueprint, samples), strict=True):
-            name = source.source if isinstance(source, Mesh) else str(source)
-            errors = relative_errors(answer.fields[0], sample, spec.targets)
-            levels = zip(answer.fields[1:], (answer.truth or [])[1:], answer.mass[1:], strict=True)
-            scales = tuple(ScaleRow(len(u), errors_by_field(u, y, m, spec.targets)) for u, y, m in levels)
-            rows.append(Row(name, len(sample.mass_0), errors, answer.seconds, scales))
+            name, truth = source.source if isinstance(source, Mesh) else str(source), answer.truth or []
+            rows.append(row_of(name, sample, answer.fields, truth, answer.mass, spec.targets, answer.seconds))
         return Evaluation(tuple(rows))

@@ -46,7 +46,12 @@ def vrmse(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
     >>> round(float(vrmse(torch.zeros(2, 1), torch.tensor([[1.0], [-1.0]]), sample)), 3)
     1.0
     """
-    return (_square(u - truth, sample) / (_square(truth - _mean(truth, sample), sample) + SMALL)).sqrt()
+    return relative_size(u - truth, truth, sample)
+
+
+def relative_size(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
+    """``√(⟨|u|²⟩ / (⟨|y − ȳ|²⟩ + ε))``: of an error it is :func:`vrmse`, of a standard deviation as large as that."""
+    return (_square(u, sample) / (_square(truth - _mean(truth, sample), sample) + SMALL)).sqrt()
 
 
 def correlation(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
@@ -199,6 +204,7 @@ class RolloutEvaluation:
     def __str__(self) -> str:
         titles = ["field", *(f"VRMSE {_name(w)}" for w in WINDOWS), *(f"L2 {_name(w)}" for w in WINDOWS)]
         titles += ["correlated", "drift", "spectrum", "values"]
+        titles += [f"std {_name(w)}" for w in WINDOWS if "spread" in self.rows[0].metrics]
         table = [titles, *(self._line(field) for field in self.fields)]
         widths = [max(len(row[k]) for row in table) for k in range(len(titles))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
@@ -209,6 +215,8 @@ class RolloutEvaluation:
             f"\n{len(self.rows)} rollouts of {length} steps, {1e3 * self.seconds:.1f} ms per step; at the end: drift"
         )
         lines[-1] += " of the integral, log10 of the energy per scale, distance of the values in spreads"
+        if "spread" in self.rows[0].metrics:
+            lines.append("std: of the samples, in the unit of VRMSE: where it is calibrated the two are equal")
         lines += [f"{row.file}: {row.diverged}" for row in self.rows if row.diverged]
         return "\n".join(lines)
 
@@ -223,7 +231,9 @@ class RolloutEvaluation:
         until = statistics.fmean(self.correlation_times(field))
         whole = all(t >= row.times[-1] for t, row in zip(self.correlation_times(field), self.rows, strict=True))
         cells += [("≥ " if whole else "") + f"{until:.3g}", f"{last['drift']:.2e}"]
-        return [*cells, f"{last['spectrum']:.3f}", f"{last['distribution']:.3f}"]
+        cells += [f"{last['spectrum']:.3f}", f"{last['distribution']:.3f}"]
+        spread = [self.window("spread", field, *w) for w in WINDOWS if "spread" in last]
+        return cells + ["–" if value is None else f"{value:.4f}" for value in spread]
 
     def write_csv(self, path: str | Path) -> Path:
         """Mean curves over the files, one row per step: what :func:`gno.post.draw_rollout` draws."""

@@ -3,9 +3,10 @@
 from gno.nn import NoisyOutput
 from gno.uncertain import Uncertain
 from gno.uq.active import Choice, choose_runs
+from gno.uq.calibrated import Calibrated
 from gno.uq.conformal import Conformal, load_calibration, save_calibration
 from gno.uq.deferral import Deferral, Deferred
-from gno.uq.diagram import draw_reliability
+from gno.uq.diagram import draw_reliability, draw_scales
 from gno.uq.draws import MonteCarloDropout, Variational
 from gno.uq.ensemble import Ensemble, train_ensemble
 from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate
@@ -14,8 +15,10 @@ from gno.uq.methods import load_uncertain, train_uncertain
 from gno.uq.metrics import Reliability, Scores, reliability
 from gno.uq.novelty import Detector, Novelty
 from gno.uq.sampler import Sampler
+from gno.uq.scales import ScaleVariance, scale_variances
 
 __all__ = [
+    "Calibrated",
     "Choice",
     "Conformal",
     "Deferral",
@@ -28,6 +31,7 @@ __all__ = [
     "Novelty",
     "Reliability",
     "Sampler",
+    "ScaleVariance",
     "Scores",
     "Uncertain",
     "UncertaintyEvaluation",
@@ -35,11 +39,13 @@ __all__ = [
     "calibrate",
     "choose_runs",
     "draw_reliability",
+    "draw_scales",
     "evaluate",
     "load_calibration",
     "load_uncertain",
     "reliability",
     "save_calibration",
+    "scale_variances",
     "train_ensemble",
     "train_uncertain",
 ]

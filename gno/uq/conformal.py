@@ -94,7 +94,7 @@ class Conformal:
             raise ValueError(f"coverage: expected a number between 0 and 1, got {coverage}")
         n = self.n_meshes
         if coverage * (n + 1) > n * (1 + 1e-12):
-            needed = math.ceil(coverage / (1 - coverage) - 1e-9)
+            needed = meshes_needed(coverage)
             raise ValueError(f"coverage {coverage:g}: expected at least {needed} calibration meshes, got {n}")
         levels = self.largest if simultaneous else self.pointwise
         return float(levels[math.ceil(coverage * (n + 1) * len(levels) / n - 1e-9) - 1])
@@ -114,6 +114,15 @@ class Conformal:
         """
         half = self.factor(coverage, simultaneous=simultaneous) * (quantity.std + self.floor)
         return quantity.mean - half, quantity.mean + half
+
+
+def meshes_needed(coverage: float) -> int:
+    """The fewest calibration meshes that allow a coverage, n/(n + 1) ≥ coverage.
+
+    >>> meshes_needed(0.9), meshes_needed(0.95)
+    (9, 19)
+    """
+    return math.ceil(coverage / (1 - coverage) - 1e-9)
 
 
 def save_calibration(path: str | Path, parts: Mapping[str, Conformal]) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 
 from gno.mesh import Mesh
 from gno.train.normalise import columns_of
-from gno.train.run import mesh_of
 from gno.uncertain import Uncertain
 from gno.uq.conformal import Conformal
 from gno.uq.metrics import COVERAGES, Reliability, Scores, average, flatten, pearson, reliability, spearman
-from gno.uq.sampler import Level, Sampler
+from gno.uq.sampler import Answered, Sampler
+from gno.uq.scales import ScaleVariance, scale_variances
 
 # Floor of the standard deviation in calibration, in usual sizes of the field.
 FLOOR = 1e-3
@@ -55,33 +55,76 @@ class CalibratedScores:
 
 @dataclasses.dataclass(frozen=True)
 class UncertaintyEvaluation:
-    """Metrics by field, as ``u`` on the mesh and ``u@1`` on level 1; every mesh counts the same, nodes by mass."""
+    """Metrics by field, as ``u`` on the mesh and ``u@1`` on level 1; every mesh counts the same, nodes by mass.
+
+    ``scales`` follows the field of the mesh through averaging, by field.
+    """
 
     n_meshes: int
     scores: dict[str, Scores]
     reliability: dict[str, Reliability]
     across: dict[str, AcrossMeshes]
     calibrated: dict[str, CalibratedScores]
+    scales: dict[str, list[ScaleVariance]]
 
     def to_json(self) -> str:
         """Everything but the diagrams, for machines."""
         document: dict[str, Any] = {"meshes": self.n_meshes}
         for part in ("scores", "across", "calibrated"):
             document[part] = {name: dataclasses.asdict(value) for name, value in getattr(self, part).items()}
+        document["scales"] = {name: [dataclasses.asdict(x) for x in scales] for name, scales in self.scales.items()}
         return json.dumps(document, indent=2)
 
     def __str__(self) -> str:
-        width = max(5, *(len(name) for name in self.scores))
-        columns = ("error", "sharpness", "CRPS", "NLL", "ECE", *(f"in {c:.0%}" for c in COVERAGES), "ρ", "AUSE")
-        lines = [f"{'field':{width}} " + " ".join(f"{name:>9}" for name in columns)]
-        for name, s in self.scores.items():
-            numbers = (s.error, s.sharpness, s.crps, s.nll, s.ece, *s.coverage.values(), s.spearman, s.ause)
-            lines.append(f"{name:{width}} " + " ".join(f"{number:9.3g}" for number in numbers))
-        for name, c in self.calibrated.items():
-            inside = ", ".join(f"{share:.1%} in {nominal:.0%}" for nominal, share in c.coverage.items())
-            whole = ", ".join(f"{share:.1%} in {nominal:.0%}" for nominal, share in c.simultaneous.items())
-            lines.append(f"{name:{width}} calibrated: {inside or 'too few meshes'}; whole meshes: {whole or 'none'}")
-        return "\n".join(lines)
+        columns = ("error", "sharpness", "CRPS", "NLL", "ECE", "Pearson", "Spearman", "AUSE")
+        rows = {
+            name: (x.error, x.sharpness, x.crps, x.nll, x.ece, x.pearson, x.spearman, x.ause)
+            for name, x in self.scores.items()
+        }
+        parts = [_table("field", columns, rows)]
+        intervals = {f"{name}, as Gaussian": (x.coverage, x.width) for name, x in self.scores.items()}
+        intervals |= {f"{name}, calibrated": (x.coverage, x.width) for name, x in self.calibrated.items()}
+        covered = {name: [x.get(c) for c in COVERAGES] for name, (x, _) in intervals.items()}
+        wide = {name: [x.get(c) for c in COVERAGES] for name, (_, x) in intervals.items()}
+        parts.append(_table("share of the truth in intervals of", [f"{c:.0%}" for c in COVERAGES], covered, "{:.1%}"))
+        parts.append(_table("mean width of intervals of", [f"{c:.0%}" for c in COVERAGES], wide))
+        whole = {name: [x.simultaneous.get(c) for c in COVERAGES] for name, x in self.calibrated.items()}
+        if whole:
+            title = "meshes wholly inside bands of"
+            parts.append(_table(title, [f"{c:.0%}" for c in COVERAGES], whole, "{:.1%}"))
+        across = {name: (x.pearson, x.spearman) for name, x in self.across.items()}
+        parts.append(_table("std against error, over meshes", ("Pearson", "Spearman"), across))
+        parts += [_scale_table(name, scales) for name, scales in self.scales.items()]
+        return "\n\n".join(parts)
+
+
+def _table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], form: str = "{:.3g}") -> str:
+    width = max(len(title), *(len(name) for name in rows))
+    lines = [f"{title:{width}} " + " ".join(f"{name:>9}" for name in columns)]
+    for name, values in rows.items():
+        cells = ("-" if value is None else form.format(value) for value in values)
+        lines.append(f"{name:{width}} " + " ".join(f"{cell:>9}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _scale_table(field: str, scales: Sequence[ScaleVariance]) -> str:
+    """Root mean squares on each scale, and shares of the variance that are lost between it and the next."""
+    columns = ("nodes", "varies by", "predicted", "lost", "lost pred.", "error", "std")
+    rows: dict[str, list[float | None]] = {}
+    for s, scale in enumerate(scales):
+        shares: list[float | None] = [None, None]
+        if s + 1 < len(scales) and scales[0].reference:
+            lost = scale.minus(scales[s + 1])
+            shares = [lost.reference / scales[0].reference, lost.samples / scales[0].reference]
+        rows[f"{field}, scale {s}" if s else f"{field}, mesh"] = [
+            scale.nodes,
+            math.sqrt(scale.reference),
+            math.sqrt(scale.samples),
+            *shares,
+            math.sqrt(scale.error),
+            math.sqrt(scale.doubt),
+        ]
+    return _table("averaged to", columns, rows, "{:.4g}")
 
 
 def evaluate(
@@ -102,7 +145,15 @@ def evaluate(
     """
     calibration = calibration or {}
     scores, diagrams, across, calibrated, n_meshes = {}, {}, {}, {}, 0
-    for name, known in known_fields(sampler, meshes).items():
+    through: dict[str, list[list[ScaleVariance]]] = {}
+
+    def followed() -> Iterator[Answered]:
+        for answered in sampler.answers_with_truth(meshes):
+            for name, scales in scale_variances(sampler, answered).items():
+                through.setdefault(name, []).append(scales)
+            yield answered
+
+    for name, known in _known(sampler, followed()).items():
         n_meshes = len(known.quantities)
         together = Uncertain.concatenate(known.quantities)
         truth = np.concatenate(known.truths)
@@ -113,7 +164,10 @@ def evaluate(
         across[name] = _across(known)
         if name in calibration:
             calibrated[name] = _calibrated(calibration[name], known)
-    return UncertaintyEvaluation(n_meshes, scores, diagrams, across, calibrated)
+    scales = {
+        name: [ScaleVariance.average(parts) for parts in zip(*rows, strict=True)] for name, rows in through.items()
+    }
+    return UncertaintyEvaluation(n_meshes, scores, diagrams, across, calibrated, scales)
 
 
 def calibrate(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> dict[str, Conformal]:
@@ -140,30 +194,20 @@ def known_fields(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> dict[
     Raises:
         ValueError: a mesh without a target, or no mesh at all.
     """
+    return _known(sampler, sampler.answers_with_truth(meshes))
+
+
+def _known(sampler: Sampler, answers: Iterable[Answered]) -> dict[str, Known]:
     found: dict[str, Known] = {}
-    for levels in all_levels(sampler, meshes):
-        for s, level in enumerate(levels):
+    for answered in answers:
+        for s, level in enumerate(sampler.levels_of(answered)):
             for columns, field in columns_of(sampler.operator.blueprint.spec.targets):
                 known = found.setdefault(f"{field.name}@{s}" if s else field.name, Known([], [], []))
-                assert level.truth is not None  # all_levels has raised otherwise
+                assert level.truth is not None  # there would be no answer otherwise
                 known.quantities.append(level.quantity[:, columns])
                 known.truths.append(level.truth[:, columns])
                 known.masses.append(level.mass)
     return found
-
-
-def all_levels(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> Iterator[list[Level]]:
-    """Samples and truth on every scale, mesh after mesh."""
-    spec, mesh = sampler.operator.blueprint.spec, None
-    for source in meshes:
-        mesh = mesh_of(source)
-        sample = sampler.sample(mesh)
-        if sample.y is None:
-            for field in spec.targets:
-                field.values(mesh)  # raises, and says what is there
-        yield sampler.levels(sample)
-    if mesh is None:
-        raise ValueError("meshes: expected at least one, got none")
 
 
 def _across(known: Known) -> AcrossMeshes:

@@ -1,16 +1,19 @@
 """Out of range: how far a case is from what the operator was trained on, with a stated rate of false alarms.
 
-Two signs, each in units of its usual size on the training meshes: the spread of the samples, and the Mahalanobis
-distance of the features from which the coarse scales are decoded (Lee et al. 2018, A simple unified framework for
-detecting out-of-distribution samples). The score of a mesh is the larger of the two root mean squares. The threshold is
-a conformal quantile over calibration meshes: a mesh like those is flagged with at most the stated probability.
+Signs, each in units of its usual size on the training meshes: the spread of the samples; the Mahalanobis distance of
+the features from which the coarse scales are decoded (Lee et al. 2018, A simple unified framework for detecting
+out-of-distribution samples); and, where the case has [physics], the residual of the mean prediction, as the correction
+of the field that a multilevel preconditioner makes of it. The score of a mesh is the largest of the root mean squares.
+The threshold is a conformal quantile over calibration meshes: a mesh like those is flagged with at most the stated
+probability.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gno.graph import MeshData
 from gno.mesh import Mesh
 from gno.nn import Output
+from gno.physics.multilevel import correction
 from gno.train.checkpoint import load_tensors, save_tensors
-from gno.train.sources import mesh_of
+from gno.train.physics import collate, unknown_columns, with_physics
 from gno.uq.features import with_features
-from gno.uq.sampler import Sampler
+from gno.uq.sampler import Answered, Sampler
 
 # Share of the mean variance of the features that is added to each: directions that never varied in training.
 SHRINKAGE = 1e-2
@@ -64,14 +67,17 @@ class Novelty:
 
     Args:
         score: of the mesh, in units of the threshold. flag: whether it is above 1.
-        distance, disagreement: at the nodes, 1 being usual on the training meshes: distance of the features, and spread
-            of the samples.
+        distance, disagreement, residual: at the nodes, 1 being usual on the training meshes: distance of the features,
+            spread of the samples, and what the equation wants changed; none without [physics].
+        map: the largest of them at each node, in units of the threshold.
     """
 
     score: float
     flag: bool
     distance: Float[np.ndarray, " n_nodes"]
     disagreement: Float[np.ndarray, " n_nodes"]
+    residual: Float[np.ndarray, " n_nodes"] | None
+    map: Float[np.ndarray, " n_nodes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +87,13 @@ class Detector:
     Args:
         sampler: what predicts.
         gaussians: of the features of each coarse scale (of the mesh, if it is the only one).
-        usual_distance, usual_spread: root mean squares over the training meshes.
+        usual: of each sign, its root mean square over the training meshes.
         threshold: of the score. false_alarms: rate that it stands for.
     """
 
     sampler: Sampler
     gaussians: tuple[Gaussian, ...]
-    usual_distance: float
-    usual_spread: float
+    usual: Mapping[str, float]
     threshold: float
     false_alarms: float
 
@@ -104,7 +109,7 @@ class Detector:
         """What is usual from the training meshes, the threshold from others like them; targets are not needed.
 
         Args:
-            sampler: what predicts; without spread (a single operator) only the features count.
+            sampler: what predicts; without spread (a single operator) only the other signs count.
             training: meshes the sampler was trained on.
             calibration: meshes it was not trained on. At least ``1/false_alarms − 1`` of them.
             false_alarms: largest probability that a mesh like these is flagged.
@@ -114,27 +119,36 @@ class Detector:
         """
         if not 0 < false_alarms < 1:
             raise ValueError(f"false_alarms: expected a rate between 0 and 1, got {false_alarms}")
-        samples = [sampler.sample(mesh_of(source)) for source in training]
-        if not samples:
+        seen = [_look(sampler, sampler.answer(source)) for source in training]
+        if not seen:
             raise ValueError("training meshes: expected at least one, got none")
-        seen = [_look(sampler, sample) for sample in samples]
         gaussians = tuple(
             Gaussian.fit([look.features[s] for look in seen], [look.output.mass[s] for look in seen])
             for s in _scales(seen[0].output)
         )
-        spread = math.sqrt(np.mean([float(look.mass @ look.spread) for look in seen]))
-        distance = math.sqrt(np.mean([float(look.mass @ _distance(look, gaussians)) for look in seen]))
-        usual = cls(sampler, gaussians, distance, spread or 1.0, 1.0, false_alarms)
-        scores = np.sort([usual(source).score for source in calibration])
-        return dataclasses.replace(usual, threshold=_threshold(scores, false_alarms))
+        squares = [look.signs(gaussians) for look in seen]
+        usual = {
+            name: math.sqrt(np.mean([float(look.mass @ q[name]) for look, q in zip(seen, squares, strict=True)])) or 1.0
+            for name in squares[0]
+        }
+        bare = cls(sampler, gaussians, usual, 1.0, false_alarms)
+        scores = np.sort([bare(source).score for source in calibration])
+        return dataclasses.replace(bare, threshold=_threshold(scores, false_alarms))
 
     def __call__(self, mesh: Mesh | str | Path) -> Novelty:
         """Assess one mesh or file."""
-        look = _look(self.sampler, self.sampler.sample(mesh_of(mesh)))
-        distance = _distance(look, self.gaussians).sqrt() / self.usual_distance
-        disagreement = look.spread.sqrt() / self.usual_spread
-        score = max(math.sqrt(float(look.mass @ x.square())) for x in (distance, disagreement)) / self.threshold
-        return Novelty(score, score > 1, distance.cpu().numpy(), disagreement.cpu().numpy())
+        return self.assess(self.sampler.answer(mesh))
+
+    def assess(self, answered: Answered) -> Novelty:
+        """Assess a mesh that the sampler has answered."""
+        look = _look(self.sampler, answered)
+        signs = {name: square.sqrt() / self.usual[name] for name, square in look.signs(self.gaussians).items()}
+        score = max(math.sqrt(float(look.mass @ sign.square())) for sign in signs.values()) / self.threshold
+        worst = torch.stack(list(signs.values())).amax(0) / self.threshold
+        maps = {name: sign.cpu().numpy() for name, sign in signs.items()}
+        return Novelty(
+            score, score > 1, maps["distance"], maps["disagreement"], maps.get("residual"), worst.cpu().numpy()
+        )
 
     def save(self, path: str | Path) -> None:
         """Keep everything but the sampler."""
@@ -143,8 +157,9 @@ class Detector:
             for k, gaussian in enumerate(self.gaussians)
             for name in ("mean", "whiten")
         }
-        names = ("usual_distance", "usual_spread", "threshold", "false_alarms")
-        save_tensors(path, tensors, {"n_scales": len(self.gaussians), **{n: getattr(self, n) for n in names}})
+        names = ("usual", "threshold", "false_alarms")
+        own = {"n_scales": len(self.gaussians), **{name: getattr(self, name) for name in names}}
+        save_tensors(path, tensors, own)
 
     @classmethod
     def load(cls, path: str | Path, sampler: Sampler) -> Detector:
@@ -156,29 +171,49 @@ class Detector:
         tensors, document = load_tensors(path)
         if "n_scales" not in document:
             raise ValueError(f"{path}: expected a detector, got keys {', '.join(sorted(document))}")
-        n_scales = document.pop("n_scales")
-        gaussians = (Gaussian(tensors[f"mean.{k}"], tensors[f"whiten.{k}"]) for k in range(n_scales))
-        return cls(sampler, tuple(gaussians), **document)
+        gaussians = (Gaussian(tensors[f"mean.{k}"], tensors[f"whiten.{k}"]) for k in range(document["n_scales"]))
+        rest = {name: document[name] for name in ("usual", "threshold", "false_alarms")}
+        return cls(sampler, tuple(gaussians), **rest)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """What the detector looks at in one mesh: masses, features, and normalised variance of the samples."""
+    """What the detector looks at in one mesh: masses, features, and at the nodes the squares of the other signs."""
 
     output: Output
     features: list[Tensor]
     mass: Float[Tensor, " n_nodes"]
-    spread: Float[Tensor, " n_nodes"]
+    disagreement: Float[Tensor, " n_nodes"]
+    residual: Float[Tensor, " n_nodes"] | None
+
+    def signs(self, gaussians: Sequence[Gaussian]) -> dict[str, Float[Tensor, " n_nodes"]]:
+        """Squares of all signs by name."""
+        found = {"distance": _distance(self, gaussians), "disagreement": self.disagreement, "residual": self.residual}
+        return {name: square for name, square in found.items() if square is not None}
 
 
 @torch.no_grad()
-def _look(sampler: Sampler, sample: MeshData) -> _Look:
-    batch = sampler.batch(sample)
-    output, features = with_features(sampler.operator.model.eval(), batch)
-    samples = torch.stack([o.fields[0] for o in sampler.outputs(batch)]).double()
+def _look(sampler: Sampler, answered: Answered) -> _Look:
+    output, features = with_features(sampler.operator.model.eval(), answered.batch)
+    samples = torch.stack([o.fields[0] for o in answered.outputs]).double()
     spread = samples.var(0).mean(1) if len(samples) > 1 else torch.zeros_like(samples[0, :, 0])
-    mass = batch.mass_0.double()
-    return _Look(output, features, mass / mass.sum(), spread)
+    mass = answered.batch.mass_0.double()
+    residual = _residual(sampler, answered, samples.mean(0)) if sampler.operator.blueprint.case.physics else None
+    return _Look(output, features, mass / mass.sum(), spread, residual)
+
+
+def _residual(
+    sampler: Sampler, answered: Answered, normalised: Float[Tensor, "n_nodes n_targets"]
+) -> Float[Tensor, " n_nodes"]:
+    """Square of the correction B⁻¹r that the equation asks for, in normalised units, mean over the unknowns."""
+    blueprint = sampler.operator.blueprint
+    case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
+    batch = collate([with_physics(copy.copy(answered.sample), answered.mesh, case, spec)])
+    columns = unknown_columns(case, spec)
+    problem = batch.physics.problem
+    u = problem.lift(scale.decode(normalised.cpu().clone())[:, columns])
+    wanted = correction(batch.physics, problem.reduce(problem.residual(u)), batch) / scale.std[columns]
+    return torch.where(problem.fixed, 0.0, wanted).square().mean(1).to(normalised.device)
 
 
 def _distance(look: _Look, gaussians: Sequence[Gaussian]) -> Float[Tensor, " n_nodes"]:

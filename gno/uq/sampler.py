@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,33 @@ from torch_geometric.data import Batch
 from gno.graph import MeshData, build_sample, collate
 from gno.mesh import Mesh
 from gno.nn import NoisyOutput, Output
+from gno.train.evaluate import Evaluation, row_of
 from gno.train.physics import with_given
 from gno.train.predict import Answer, Prediction, in_precision, prediction
-from gno.train.run import Run, mesh_of
+from gno.train.rollout import Rollout, evaluate_rollouts, evolution_of
+from gno.train.run import Run
+from gno.train.sources import frames_of, mesh_of, trajectories_of
+from gno.train.time_metrics import RolloutEvaluation
 from gno.uncertain import Uncertain
+from gno.uq.rollout import roll_out
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """One mesh, what the operator sees of it, and what each sample says.
+
+    Args:
+        sample: raw, physical units. batch: normalised, on the operator's device.
+        outputs: one per sample.
+        seconds: that the outputs took. prepare_seconds: that the sample took.
+    """
+
+    mesh: Mesh
+    sample: MeshData
+    batch: Batch
+    outputs: tuple[Output, ...]
+    seconds: float
+    prepare_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,23 +91,89 @@ class Sampler(abc.ABC):
     def predict_many(self, meshes: Iterable[Mesh | str | Path]) -> Iterator[Prediction]:
         """Predictions in the order of the meshes, computed as they are asked for."""
         for source in meshes:
-            mesh, start = mesh_of(source), time.perf_counter()
-            sample = self.sample(mesh)
-            prepared = time.perf_counter()
-            levels = self.levels(sample)
-            seconds = time.perf_counter() - prepared
-            fields, mass, position = (
+            yield self.prediction(self.answer(source))
+
+    def answer(self, source: Mesh | str | Path) -> Answered:
+        """What each sample says of one mesh or file."""
+        mesh, start = mesh_of(source), time.perf_counter()
+        sample = self.sample(mesh)
+        prepared = time.perf_counter()
+        batch, outputs = self._ask(sample)
+        return Answered(mesh, sample, batch, outputs, time.perf_counter() - prepared, prepared - start)
+
+    def prediction(self, answered: Answered) -> Prediction:
+        """An answer as meshes, in the user's units."""
+        levels = self.levels_of(answered)
+        fields, mass, position = (
+            [torch.as_tensor(value) for value in column]
+            for column in zip(*((x.quantity.mean, x.mass, x.position) for x in levels), strict=True)
+        )
+        answer = Answer(fields, mass, position, None, answered.seconds)
+        quantities = [level.quantity for level in levels]
+        return prediction(answered.mesh, answer, self.operator.blueprint, answered.prepare_seconds, quantities)
+
+    def evaluate(self, meshes: Iterable[Mesh | str | Path]) -> Evaluation:
+        """Errors of the mean against the fields in the meshes or files; of the doubt, :func:`gno.uq.evaluate`.
+
+        Raises:
+            ValueError: a mesh without a target, or no mesh at all.
+        """
+        rows, targets = [], self.operator.blueprint.spec.targets
+        for answered in self.answers_with_truth(meshes):
+            levels, sample, name = self.levels_of(answered), answered.sample, answered.mesh.source
+            fields, truth, mass = (
                 [torch.as_tensor(value) for value in column]
-                for column in zip(*((x.quantity.mean, x.mass, x.position) for x in levels), strict=True)
+                for column in zip(*((x.quantity.mean, x.truth, x.mass) for x in levels), strict=True)
             )
-            answer = Answer(fields, mass, position, None, seconds)
-            quantities = [level.quantity for level in levels]
-            yield prediction(mesh, answer, self.operator.blueprint, prepared - start, quantities)
+            rows.append(row_of(name, sample, fields, truth, mass, targets, answered.seconds))
+        return Evaluation(tuple(rows))
+
+    def answers_with_truth(self, meshes: Iterable[Mesh | str | Path]) -> Iterator[Answered]:
+        """Answers, mesh after mesh, of meshes with all targets.
+
+        Raises:
+            ValueError: a mesh without a target, or no mesh at all.
+        """
+        answered = None
+        for source in meshes:
+            answered = self.answer(source)
+            if answered.sample.y is None:
+                for field in self.operator.blueprint.spec.targets:
+                    field.values(answered.mesh)  # raises, and says what is there
+            yield answered
+        if answered is None:
+            raise ValueError("meshes: expected at least one, got none")
+
+    def roll_out(self, series: Sequence[Mesh] | Mesh | str | Path, path: str | Path, **options: Any) -> Rollout:
+        """As :meth:`gno.train.Run.roll_out`, each sample its own way: :func:`gno.uq.rollout.roll_out`."""
+        source = Path(series) if isinstance(series, str) else series
+        return roll_out(self, frames_of(source), Path(path), **options)
+
+    def evaluate_rollouts(self, series: Iterable[Sequence[Mesh] | str | Path]) -> RolloutEvaluation:
+        """As :meth:`gno.train.Run.evaluate_rollouts`, of the mean, with the spread of the samples beside the error.
+
+        Raises:
+            ValueError: a series without a state or a step, or no series at all.
+        """
+        sources = [Path(source) if isinstance(source, str) else source for source in series]
+        if not sources:
+            raise ValueError("series to evaluate: expected at least one, got none")
+        blueprint = self.operator.blueprint
+        evolution_of(self.operator.model, blueprint)  # a steady run is told apart before anything is read
+        return evaluate_rollouts(self.models, blueprint, trajectories_of(sources, blueprint.spec, blueprint.case))
 
     def sample(self, mesh: Mesh) -> MeshData:
         """What the operator sees of a mesh, given values of its physics included."""
         blueprint = self.operator.blueprint
         return with_given(build_sample(mesh, blueprint.spec), mesh, blueprint.case, blueprint.spec)
+
+    def levels(self, sample: MeshData) -> list[Level]:
+        """The samples for one raw sample, finest level first."""
+        return self._levels(sample, *self._ask(sample))
+
+    def levels_of(self, answered: Answered) -> list[Level]:
+        """The samples of an answer, finest level first."""
+        return self._levels(answered.sample, answered.batch, answered.outputs)
 
     def batch(self, sample: MeshData) -> Batch:
         """One raw sample, normalised, in the operator's precision and on its device."""
@@ -92,10 +182,12 @@ class Sampler(abc.ABC):
         return collate([ready]).to(parameter.device)
 
     @torch.inference_mode()
-    def levels(self, sample: MeshData) -> list[Level]:
-        """The samples for one raw sample, finest level first."""
+    def _ask(self, sample: MeshData) -> tuple[Batch, tuple[Output, ...]]:
         batch = self.batch(sample)
-        outputs = list(self.outputs(batch))
+        return batch, tuple(self.outputs(batch))
+
+    @torch.inference_mode()
+    def _levels(self, sample: MeshData, batch: Batch, outputs: Sequence[Output]) -> list[Level]:
         levels = [self._level(outputs, s, batch) for s in range(len(outputs[0].fields))]
         if "fixed" in sample:
             levels[0] = dataclasses.replace(levels[0], quantity=_given(levels[0].quantity, sample))
