@@ -85,10 +85,13 @@ KINDS: dict[str, Kind] = {
     "geometry: L": Kind(region=angle_section),
     "mesh: half the size": Kind(spacing=SPACING / 2),
     "mesh: 1.5 times the size": Kind(spacing=1.5 * SPACING),
-    # for the choice of runs: most of what there is is easy
+    # for the choice of runs, where most of what there is is easy
     "plain": Kind(contrast=(0.0, 0.2), load=(0.9, 1.1), region=smooth_or_rough),
     "hard": Kind(contrast=(0.5, 1.0), spot=True),
 }
+
+
+SHIFTS = tuple(name for name in KINDS if ":" in name)
 
 
 def conduction(kind: str, seed: int) -> Mesh:

@@ -2,7 +2,6 @@
 
 from gno.mesh.geometry import boundary_facets, cell_volume, cells_to_nodes, components, mesh_edges, node_mass
 from gno.mesh.io import READABLE, read
-from gno.mesh.laplacian import laplacian
 from gno.mesh.locate import interpolation
 from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
 from gno.mesh.quality import Quality, quality
@@ -23,7 +22,6 @@ __all__ = [
     "cells_to_nodes",
     "components",
     "interpolation",
-    "laplacian",
     "mesh_edges",
     "node_mass",
     "quality",

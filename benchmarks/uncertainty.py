@@ -1,0 +1,333 @@
+"""What each kind of uncertainty is worth for the same training time, in range and out of it; and its use.
+
+    python benchmarks/uncertainty.py [--parts steady rollout choice] [--minutes 0.3] [--seeds 0 1]
+
+1. steady: heat conduction (shifted.py), 160 training meshes of about 300 nodes; 100 others are dealt into 40 to
+   calibrate and 60 to test, over and over; eight sets that are out of range. Then the solver where the doubt asks.
+2. rollout: turning blobs (dynamics.py), 30 steps after training on 12 frames.
+3. choice: which meshes to solve next, from 8 to 64 training meshes: at random, by the largest spread, by the largest
+   expected reduction.
+
+Budgets are processor time of one thread. Each job is a process of its own and one line of results/uncertainty.jsonl;
+what is there is not computed again, so an interrupted benchmark goes on. Trained operators of the steady part stay in
+the cache, so that they can be measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+CACHE = Path(__file__).parent / ".cache"
+RESULTS = Path(__file__).parent / "results"
+N_TRAIN, N_KNOWN, N_CALIBRATION, N_SHIFTED = 160, 100, 40, 16
+MODEL = {"width": 32, "n_blocks": 2, "n_heads": 2}
+SETTINGS = {"device": "cpu", "validations": 1, "ema": 0.98, "lr": 5e-3}
+# Options of [uncertainty], and the budget of each training: all cost one, but for those whose names say more.
+METHODS: dict[str, tuple[dict[str, Any] | None, float]] = {
+    "one operator, constant σ": (None, 1),
+    "last-layer Laplace": ({"method": "laplace"}, 1),
+    "MC dropout": ({"method": "dropout", "samples": 16}, 1),
+    "variational heads": ({"method": "variational", "samples": 16}, 1),
+    "one operator, β-NLL": ({"method": "ensemble", "members": 1, "noise": "beta_nll"}, 1),
+    "one operator, CRPS": ({"method": "ensemble", "members": 1, "noise": "crps"}, 1),
+    "five members": ({"method": "ensemble", "members": 5}, 1 / 5),
+    "five members, 0.6 in common": ({"method": "ensemble", "members": 5, "common": 0.6}, 1 / 2.6),
+    "five members, 0.6 in common, 2.6 budgets": ({"method": "ensemble", "members": 5, "common": 0.6}, 1),
+    "five members, 5 budgets": ({"method": "ensemble", "members": 5}, 1),
+    "five members, β-NLL, 5 budgets": ({"method": "ensemble", "members": 5, "noise": "beta_nll"}, 1),
+}
+DETECTORS = ("last-layer Laplace", "five members, 5 budgets")
+IN_TIME = ("MC dropout", "variational heads", "five members", "five members, 5 budgets")
+TOLERANCES, RISK = (0.06, 0.08, 0.1, 0.15), 0.1
+ROUNDS = (8, 16, 24, 32, 48, 64)
+STRATEGIES = ("random", "largest spread", "expected reduction")
+POOLS = {"one mesh in eight is hard": (140, 20), "all alike": (0, 0)}
+
+
+def case_of(minutes: float, seed: int, method: str | None = None, time_: Any = None):
+    """The case of a training."""
+    import shifted
+
+    from gno.train import Case, Data, Model, Training
+    from gno.train.case import Uncertainty
+
+    options, share = METHODS[method] if method else (None, 1)
+    data = Data(inputs=shifted.INPUTS, log=shifted.LOG, targets=[shifted.TARGET])
+    if time_ is not None:
+        data = Data(inputs=["omega"], targets=["u"])
+    return Case(
+        data=data,
+        model=Model(**MODEL),
+        training=Training(minutes=minutes * share, seed=seed, **SETTINGS),
+        time=time_,
+        uncertainty=Uncertainty(**options) if options else None,
+    )
+
+
+def trained(case, folder: Path, meshes: list, calibration: list) -> tuple[Any, float]:
+    """The sampler that a case asks for, and seconds; without a method the operator with the same σ everywhere."""
+    from gno.train import Run, train
+    from gno.uq import load_uncertain, train_uncertain
+
+    took = folder / "seconds"
+    if not took.exists():
+        start = time.process_time()
+        options = {"meshes": {"train": meshes}, "progress": False, "clock": time.process_time, "overwrite": True}
+        (train_uncertain if case.uncertainty else train)(case, folder, **options)
+        took.write_text(str(time.process_time() - start))
+    sampler = load_uncertain(folder) if case.uncertainty else constant(Run.load(folder), calibration)
+    return sampler, float(took.read_text())
+
+
+def constant(run, calibration: list):
+    """One operator with a standard deviation that is the same everywhere, its RMS error on the calibration meshes."""
+    import torch
+    from uncertainty_scores import cases
+
+    from gno.nn import NoisyOutput, Output
+    from gno.uq import Ensemble
+
+    plain = Ensemble((run,))
+    square = [float((c.mass @ (c.truth - c.quantity.mean) ** 2).sum()) for c in cases(plain, calibration)]
+    variance = statistics.fmean(square) / float(run.blueprint.normalisation.targets.std[0]) ** 2
+
+    class Constant(torch.nn.Module):
+        def forward(self, batch):
+            output = run.model(batch)
+            parts = {field.name: getattr(output, field.name) for field in dataclasses.fields(Output)}
+            return NoisyOutput(**parts, variance=tuple(torch.full_like(u, variance) for u in output.fields))
+
+    noisy = Constant()
+    noisy.operator = run.model
+    return Ensemble((dataclasses.replace(run, model=noisy),))
+
+
+def steady(job: dict) -> dict:
+    """Train one method with one seed and measure it."""
+    import shifted
+    import uncertainty_scores as measure
+
+    from gno.uq import Detector
+
+    train = shifted.meshes("in range", N_TRAIN)
+    known = shifted.meshes("in range", N_KNOWN, first=10**6)
+    others = {name: shifted.meshes(name, N_SHIFTED, first=2 * 10**6) for name in shifted.SHIFTS}
+    calibration, test = known[:N_CALIBRATION], known[N_CALIBRATION:]
+    case = case_of(job["minutes"], job["seed"], job["method"])
+    folder = CACHE / "uncertainty" / f"{list(METHODS).index(job['method'])}-{job['seed']}-{job['minutes']}"
+    sampler, seconds = trained(case, folder, train, calibration)
+    found = measure.cases(sampler, known)
+    floor = 1e-3 * float(sampler.operator.blueprint.normalisation.targets.rms[0])
+    row = {
+        **measure.scores(found),
+        **measure.conformal(found, N_CALIBRATION, floor),
+        "correlation": measure.correlations(found),
+        "ceiling": measure.ceiling(found),
+        "shifts": {name: measure.scores(measure.cases(sampler, meshes)) for name, meshes in others.items()},
+        "deferral": [measure.deferral(found, N_CALIBRATION, tolerance, RISK) for tolerance in TOLERANCES],
+        "seconds": seconds,
+        "nodes": statistics.median(mesh.n_nodes for mesh in known),
+    }
+    if job["method"] in DETECTORS:
+        detector = Detector.fit(sampler, train, calibration, false_alarms=0.05)
+        row["flags"] = measure.flags(detector, test, others)
+        row["solver"] = solver(sampler, detector, calibration, test, others["material: contrast"])
+    return row
+
+
+def solver(sampler, detector, calibration: list, test: list, shifted_meshes: list) -> dict:
+    """The solver where the doubt asks for it, in range and out of it: what is solved, and what errors are left."""
+    import shifted
+
+    from gno.mesh import node_mass
+    from gno.uq import Deferral
+    from gno.uq.deferral import relative_error
+
+    deferral = Deferral.fit(
+        sampler, calibration, shifted.TARGET, tolerance=TOLERANCES[-1], risk=RISK, detector=detector
+    )
+    found: dict[str, Any] = {"tolerance": TOLERANCES[-1], "risk": RISK}
+    for name, meshes in (("in range", test), ("out of range", shifted_meshes)):
+        answers = [deferral(mesh, shifted.problem) for mesh in meshes]
+        errors = [
+            relative_error(a.field("u"), m.point_fields["u"], node_mass(m))
+            for a, m in zip(answers, meshes, strict=True)
+        ]
+        solved = [a for a in answers if a.correction is not None]
+        found[name] = {
+            "solved": len(solved) / len(meshes),
+            "worse": sum(e > deferral.tolerance for e in errors) / len(meshes),
+            "largest error": max(errors),
+            "iterations": statistics.fmean(a.correction.attempts[0].iterations for a in solved) if solved else None,
+            "from zero": statistics.fmean(a.correction.attempts[1].iterations for a in solved) if solved else None,
+        }
+    return found
+
+
+def rollout(job: dict) -> dict:
+    """Train one method in time and roll every sample out: spread and error at each step."""
+    import numpy as np
+    import uncertainty_scores as measure
+    from dynamics import turning
+
+    from gno.train.case import Time
+    from gno.uq.metrics import coverage, gaussian_crps, pearson, spearman
+
+    case = case_of(job["minutes"], job["seed"], job["method"], Time(unroll=4, gradient=2))
+    with tempfile.TemporaryDirectory() as folder:
+        sampler, seconds = trained(case, Path(folder), [turning(s, 12) for s in range(48)], [])
+        found = [measure.rolled_out(sampler, turning(s, 31)) for s in range(1000, 1012)]
+    rows: dict[str, list[float]] = {}
+    rms = np.array([[_rms(level) for level in levels] for levels in found])  # (series, steps, 2)
+    for k in range(30):
+        parts = [(x.truth, x.quantity.mean, x.quantity.std, x.mass) for x in (levels[k] for levels in found)]
+        y, mean, std, mass = (np.concatenate([p[j].ravel() for p in parts]) for j in range(4))
+        low, high = mean - 1.645 * std, mean + 1.645 * std
+        row = {
+            "error": np.sqrt(np.mean(rms[:, k, 1] ** 2)),
+            "spread": np.sqrt(np.mean(rms[:, k, 0] ** 2)),
+            "inside": coverage(y, low, high, mass),
+            "crps": gaussian_crps(y, mean, std, mass),
+            "nodes": pearson(std, np.abs(y - mean), mass),
+            "series": pearson(*rms[:, k].T, np.ones(len(found))),
+            "series, ranks": spearman(*rms[:, k].T, np.ones(len(found))),
+        }
+        for name, value in row.items():
+            rows.setdefault(name, []).append(float(value))
+    flat = rms.reshape(-1, 2)
+    return {**rows, "series and steps": pearson(*flat.T, np.ones(len(flat))), "seconds": seconds}
+
+
+def _rms(level) -> list[float]:
+    """Spread and error."""
+    squares = level.quantity.variance[:, 0], (level.truth - level.quantity.mean)[:, 0] ** 2
+    return [float(level.mass @ square) ** 0.5 for square in squares]
+
+
+def choice(job: dict) -> dict:
+    """Errors as the training set grows by what a strategy chooses."""
+    import numpy as np
+    import shifted
+    import uncertainty_scores as measure
+
+    from gno.train import train
+    from gno.uq import Ensemble, LastLayerLaplace, Uncertain, choose_runs
+
+    plain, hard = POOLS[job["pool"]]
+    test = shifted.meshes("in range", 60, first=3 * 10**6)
+    pool = shifted.meshes("in range", 160, first=4 * 10**6)
+    wanted = shifted.meshes("in range", 40, first=5 * 10**6)
+    if hard:
+        pool = shifted.meshes("plain", plain) + shifted.meshes("hard", hard)
+        test = shifted.meshes("plain", 30, first=10**6) + shifted.meshes("hard", 30, first=10**6)
+        wanted = shifted.meshes("plain", 20, first=2 * 10**6) + shifted.meshes("hard", 20, first=2 * 10**6)
+    rng = np.random.default_rng(job["seed"])
+    order = rng.permutation(len(pool)).tolist()
+    chosen, errors, hard_ones = order[: ROUNDS[0]], [], []
+    for n, following in zip(ROUNDS, (*ROUNDS[1:], None), strict=True):
+        meshes = [pool[k] for k in chosen]
+        with tempfile.TemporaryDirectory() as folder:
+            case = case_of(job["minutes"], job["seed"])
+            run = train(case, folder, meshes={"train": meshes}, progress=False, clock=time.process_time)
+        errors.append(statistics.fmean(c.error for c in measure.cases(Ensemble((run,)), test)))
+        hard_ones.append(sum(k >= plain for k in chosen) if hard else None)
+        if following is None:
+            break
+        rest = [k for k in order if k not in chosen]
+        if job["strategy"] == "random":
+            chosen = order[:following]
+            continue
+        laplace = LastLayerLaplace.fit(run, meshes)
+        if job["strategy"] == "largest spread":
+            looks = measure.cases(laplace, [pool[k] for k in rest])
+            doubt = [measure.doubt_of(Uncertain(c.quantity.samples), c.mass) for c in looks]  # without the noise
+            picked = np.argsort(doubt)[::-1][: following - n].tolist()
+        else:
+            picked = choose_runs(laplace, [pool[k] for k in rest], following - n, wanted=wanted).indices
+        chosen = chosen + [rest[k] for k in picked]
+    return {"errors": errors, "hard": hard_ones}
+
+
+PARTS = {"steady": steady, "rollout": rollout, "choice": choice}
+
+
+def jobs(parts: list[str], minutes: float, seeds: list[int]) -> list[dict]:
+    """All jobs of some parts, the first seed first."""
+    found: list[dict] = []
+    for seed in seeds:
+        if "steady" in parts:
+            found += [{"part": "steady", "method": m, "seed": seed, "minutes": minutes} for m in METHODS]
+        if "rollout" in parts:
+            found += [{"part": "rollout", "method": m, "seed": seed, "minutes": minutes} for m in IN_TIME]
+    for pool in POOLS if "choice" in parts else ():
+        found += [
+            {"part": "choice", "pool": pool, "strategy": s, "seed": seed, "minutes": round(minutes / 2, 4)}
+            for seed in seeds
+            for s in STRATEGIES
+        ]
+    return found
+
+
+def start(job: dict) -> dict:
+    """A job in a new process."""
+    command = [sys.executable, __file__, "--one", json.dumps(job)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one(job: dict) -> dict:
+    import torch
+
+    torch.set_num_threads(1)
+    machine = f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    return {**job, **PARTS[job["part"]](job), "machine": machine}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--minutes", type=float, default=0.3, help="processor minutes of a training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--pools", nargs="+", default=list(POOLS), choices=POOLS)
+    parser.add_argument("--table", action="store_true", help="only print the table of what is there")
+    parser.add_argument("--output", type=Path, default=RESULTS / "uncertainty.jsonl")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(json.loads(options.one))))
+        return
+    from uncertainty_table import table
+
+    lines = options.output.read_text().splitlines() if options.output.exists() else []
+    results = [json.loads(line) for line in lines]
+    for job in [] if options.table else jobs(options.parts, options.minutes, options.seeds):
+        known = any(all(row.get(key) == value for key, value in job.items()) for row in results)
+        unwanted = [value not in getattr(options, f"{key}s") for key, value in job.items() if key in ("method", "pool")]
+        if known or any(unwanted):
+            continue
+        results.append(start(job))
+        with options.output.open("a") as handle:
+            handle.write(json.dumps(results[-1]) + "\n")
+        print(json.dumps(job), flush=True)
+    text = table(results)
+    options.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

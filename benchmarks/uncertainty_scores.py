@@ -1,0 +1,193 @@
+"""What benchmarks/uncertainty.py measures of a sampler: calibration over many splits, correlations, deferral."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from gno.mesh import Mesh
+from gno.train.dynamics import rolled_along
+from gno.train.rollout import evolution_of
+from gno.train.sources import trajectories_of
+from gno.train.trajectory import state_columns
+from gno.uq import Conformal, Detector, Scores, Uncertain
+from gno.uq.deferral import doubt_of, relative_error, threshold_of
+from gno.uq.metrics import Values, auroc, pearson, spearman
+from gno.uq.sampler import Level, Sampler
+
+N_SPLITS = 100  # of the meshes not trained on, into calibration and test
+COVERAGE = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One mesh: prediction and truth of one field, shares of mass, and the patch (anchor of level 2) of each node."""
+
+    quantity: Uncertain
+    truth: np.ndarray
+    mass: np.ndarray
+    patch: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Relative."""
+        return relative_error(self.quantity.mean, self.truth, self.mass)
+
+    @property
+    def doubt(self) -> float:
+        """Relative error that is expected."""
+        return doubt_of(self.quantity, self.mass)
+
+
+def cases(sampler: Sampler, meshes: Sequence) -> list[Case]:
+    """Predictions of one field."""
+    found = []
+    for mesh in meshes:
+        levels = sampler.levels(sampler.sample(mesh))
+        level, coarse = levels[0], levels[min(2, len(levels) - 1)]
+        assert level.truth is not None
+        patch = cKDTree(coarse.position).query(level.position)[1]
+        found.append(Case(level.quantity, level.truth, level.mass / level.mass.sum(), patch))
+    return found
+
+
+def scores(found: Sequence[Case]) -> dict:
+    """Metrics of all nodes together, each mesh with the same weight, before any calibration."""
+    together = Uncertain.concatenate([c.quantity for c in found])
+    s = Scores.of(together, np.concatenate([c.truth for c in found]), np.concatenate([c.mass for c in found]))
+    return {
+        "error": statistics.fmean(c.error for c in found),
+        "rms": s.error,
+        "nll": s.nll,
+        "crps": s.crps,
+        "ece": s.ece,
+        "inside": s.coverage[COVERAGE],
+        "width": s.width[COVERAGE],
+        "ause": s.ause,
+    }
+
+
+def conformal(found: Sequence[Case], n_calibration: int, floor: float) -> dict:
+    """Coverage and width over many splits into calibration and test: their mean, and 5 and 95 % over the splits."""
+    rng, rows = np.random.default_rng(0), []
+    for _ in range(N_SPLITS):
+        order = rng.permutation(len(found))
+        known, new = ([found[k] for k in part] for part in np.split(order, [n_calibration]))
+        fitted = Conformal.fit(*zip(*((c.quantity, c.truth, c.mass) for c in known), strict=True), floor=floor)
+        row = []
+        for simultaneous in (False, True):
+            factor = fitted.factor(COVERAGE, simultaneous=simultaneous)
+            half = [factor * (c.quantity.std + floor) for c in new]
+            inside = [np.abs(c.truth - c.quantity.mean) <= h for c, h in zip(new, half, strict=True)]
+            share = [float(i.all() if simultaneous else (c.mass @ i)[0]) for c, i in zip(new, inside, strict=True)]
+            width = statistics.fmean(2 * float((c.mass @ h)[0]) for c, h in zip(new, half, strict=True))
+            row += [statistics.fmean(share), width]
+        rows.append(row)
+    names = ("pointwise", "pointwise width", "simultaneous", "simultaneous width")
+    mean = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+    spread = {f"{names[k]} 5, 95": np.quantile(np.array(rows)[:, k], [0.05, 0.95]).tolist() for k in (0, 2)}
+    return {**mean, **spread}
+
+
+def correlations(found: Sequence[Case]) -> dict[str, float]:
+    """Pearson and Spearman of predicted and true error: over nodes, patches and meshes (RMS in each), and relative."""
+    rows = [_pairs(c) for c in found]
+    named = {}
+    for name in rows[0]:
+        doubt, error, weight = (np.concatenate([row[name][k] for row in rows]) for k in range(3))
+        named[name] = pearson(doubt, error, weight)
+        named[f"{name}, ranks"] = spearman(doubt, error, weight)
+    return named
+
+
+def ceiling(found: Sequence[Case]) -> dict[str, float]:
+    """The same if one sample were the truth and the others the prediction: what a calibrated method would reach."""
+    if found[0].quantity.n_samples < 3:
+        return {}
+    rows = []
+    for k in range(min(8, found[0].quantity.n_samples)):
+        others = [np.delete(c.quantity.samples, k, 0) for c in found]
+        held = [
+            dataclasses.replace(c, quantity=Uncertain(rest), truth=c.quantity.samples[k])
+            for c, rest in zip(found, others, strict=True)
+        ]
+        rows.append(correlations(held))
+    return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
+
+
+def _pairs(case: Case) -> dict[str, tuple[Values, Values, Values]]:
+    variance, square = case.quantity.variance[:, 0], (case.truth - case.quantity.mean)[:, 0] ** 2
+    mass = np.bincount(case.patch, case.mass)
+    used = mass > 0
+    patches = [np.sqrt(np.bincount(case.patch, case.mass * v)[used] / mass[used]) for v in (variance, square)]
+    whole = [np.sqrt([case.mass @ v]) for v in (variance, square)]
+    return {
+        "nodes": (np.sqrt(variance), np.sqrt(square), case.mass),
+        "patches": (patches[0], patches[1], mass[used]),
+        "meshes": (whole[0], whole[1], np.ones(1)),
+        "relative": (np.array([case.doubt]), np.array([case.error]), np.ones(1)),
+    }
+
+
+def flags(detector: Detector, inside: Sequence, shifted: dict[str, Sequence]) -> dict:
+    """By shift: AUROC against meshes in range, and the share that is flagged."""
+    usual = np.array([detector(mesh).score for mesh in inside])
+    found = {"in range": {"flagged": float((usual > 1).mean())}}
+    for name, meshes in shifted.items():
+        new = np.array([detector(mesh).score for mesh in meshes])
+        positive = np.arange(len(usual) + len(new)) >= len(usual)
+        found[name] = {"auroc": auroc(np.concatenate([usual, new]), positive), "flagged": float((new > 1).mean())}
+    return found
+
+
+def deferral(found: Sequence[Case], n_calibration: int, tolerance: float, risk: float) -> dict:
+    """Means over splits: share solved, share delivered unsolved and worse than the tolerance, errors left."""
+    doubt, error = (np.array([getattr(c, name) for c in found]) for name in ("doubt", "error"))
+    rng, rows = np.random.default_rng(0), []
+    for _ in range(N_SPLITS):
+        known, new = np.split(rng.permutation(len(found)), [n_calibration])
+        solve = doubt[new] >= threshold_of(doubt[known], error[known] > tolerance, risk)
+        left = np.where(solve, 0.0, error[new])
+        rows.append([solve.mean(), (left > tolerance).mean(), left.mean(), left.max()])
+    solved, bad, mean, worst = np.mean(rows, axis=0).tolist()
+    share = float((error > tolerance).mean())
+    return {
+        "tolerance": tolerance,
+        "worse": share,
+        "solved": solved,
+        "delivered worse": bad,
+        "mean error": mean,
+        "largest error": worst,
+        "solved at random": max(0.0, 1 - risk / share) if share else 0.0,  # for the same risk
+    }
+
+
+@torch.inference_mode()
+def rolled_out(sampler: Sampler, series: Sequence[Mesh]) -> list[Level]:
+    """Every step that follows the first frames of a series, as samples beside the truth; each goes its own way."""
+    blueprint = sampler.operator.blueprint
+    _, settings = evolution_of(sampler.operator.model, blueprint)
+    (raw,) = trajectories_of([series], blueprint.spec, blueprint.case)
+    n_steps, scale = len(raw) - settings.history, blueprint.normalisation.states
+    assert scale is not None
+    weights = next(sampler.operator.model.parameters())
+    ready = raw.normalised(blueprint.normalisation, state_columns(blueprint.spec, settings.forcing), weights.dtype)
+    samples: list[list] = [[] for _ in range(n_steps)]
+    for model in sampler.models:
+        evolution, _ = evolution_of(model, blueprint)
+        for step, state in zip(
+            samples, rolled_along(evolution, ready, settings, n_steps, scale, weights.device), strict=True
+        ):
+            step.append(state.double().cpu())
+    levels = []
+    for k, states in enumerate(samples, start=settings.history):
+        sample = raw.sample(k)
+        mass, truth = sample.mass_0.double(), raw.states[k].double()
+        quantity = Uncertain(torch.stack(states).numpy())
+        levels.append(Level(quantity, (mass / mass.sum()).numpy(), sample.pos_0.double().numpy(), truth.numpy()))
+    return levels
