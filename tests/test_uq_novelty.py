@@ -166,3 +166,18 @@ def test_what_cannot_be_evaluated(ensemble):
     bare = dataclasses.replace(square(1), point_fields={"wave": square(1).point_fields["wave"]})
     with pytest.raises(ValueError, match="point field 'u': expected, got only"):
         evaluate(ensemble, [bare])
+
+
+def test_inputs_and_geometry_as_a_whole(ensemble, detector):
+    """A new load or outline is seen by what describes the mesh as a whole; a finer mesh is nothing new."""
+    mesh = square(60, n=6)
+    usual, loaded = detector(mesh), detector(stretched(mesh, 8.0))
+    assert loaded.inputs > 3 * usual.inputs and loaded.geometry == pytest.approx(usual.geometry)
+    long = detector(mesh.replace(points=mesh.points * [2.5, 1.0]))
+    assert long.geometry > 3 * usual.geometry and long.inputs < 2 * usual.inputs
+    finer = detector(square(60, n=12))
+    assert finer.inputs < 1.2 * usual.inputs and finer.geometry < 0.5 * long.geometry
+    # in units of what is usual on the training meshes
+    for name in ("inputs", "geometry"):
+        squares_ = [getattr(detector(mesh), name) ** 2 for mesh in squares(range(5))]
+        assert np.mean(squares_) == pytest.approx(1, rel=1e-3)

@@ -2,10 +2,11 @@
 
 Signs, each in units of its usual size on the training meshes: the spread of the samples; the Mahalanobis distance of
 the features from which the coarse scales are decoded (Lee et al. 2018, A simple unified framework for detecting
-out-of-distribution samples); and, where the case has [physics], the residual of the mean prediction, as the correction
-of the field that a multilevel preconditioner makes of it. The score of a mesh is the largest of the root mean squares.
-The threshold is a conformal quantile over calibration meshes: a mesh like those is flagged with at most the stated
-probability.
+out-of-distribution samples); those of the inputs and of the geometry of a mesh as a whole, by mean and spread over
+its nodes, which see a new load, material or outline that the features of a trained operator no longer tell apart; and,
+where the case has [physics], the residual of the mean prediction, as the correction of the field that a
+multilevel preconditioner makes of it. The score of a mesh is the largest of the root mean squares. The threshold is a conformal
+quantile over calibration meshes: a mesh like those is flagged with at most the stated probability.
 """
 
 from __future__ import annotations
@@ -45,14 +46,18 @@ class Gaussian:
     whiten: Float[Tensor, "width width"]
 
     @staticmethod
-    def fit(features: Sequence[Float[Tensor, "n width"]], masses: Sequence[Float[Tensor, " n"]]) -> Gaussian:
+    def fit(
+        features: Sequence[Float[Tensor, "n width"]],
+        masses: Sequence[Float[Tensor, " n"]],
+        shrinkage: float = SHRINKAGE,
+    ) -> Gaussian:
         """Weighted mean and covariance, every mesh counting the same."""
         x = torch.cat(list(features)).double()
         w = torch.cat([m.double() / m.double().sum() for m in masses])[:, None] / len(masses)
         mean = (w * x).sum(0)
         covariance = ((x - mean) * w).T @ (x - mean)
         size = covariance.diagonal().mean().clamp_min(1e-30)
-        covariance = covariance + SHRINKAGE * size * torch.eye(len(mean), dtype=torch.float64, device=mean.device)
+        covariance = covariance + shrinkage * size * torch.eye(len(mean), dtype=torch.float64, device=mean.device)
         whiten = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
         return Gaussian(mean, whiten)
 
@@ -67,13 +72,16 @@ class Novelty:
 
     Args:
         score: of the mesh, in units of the threshold. flag: whether it is above 1.
-        distance, disagreement, residual: at the nodes, 1 being usual on the training meshes: distance of the features,
-            spread of the samples, and what the equation wants changed; none without [physics].
-        map: the largest of them at each node, in units of the threshold.
+        inputs, geometry: distance of the mesh as a whole, 1 being usual on the training meshes.
+        distance, disagreement, residual: at the nodes, in the same units: distance of the features, spread of the
+            samples, and what the equation wants changed; none without [physics].
+        map: the largest of all at each node, in units of the threshold.
     """
 
     score: float
     flag: bool
+    inputs: float
+    geometry: float
     distance: Float[np.ndarray, " n_nodes"]
     disagreement: Float[np.ndarray, " n_nodes"]
     residual: Float[np.ndarray, " n_nodes"] | None
@@ -87,12 +95,14 @@ class Detector:
     Args:
         sampler: what predicts.
         gaussians: of the features of each coarse scale (of the mesh, if it is the only one).
+        wholes: of what describes a mesh as a whole, ``inputs`` and ``geometry``.
         usual: of each sign, its root mean square over the training meshes.
         threshold: of the score. false_alarms: rate that it stands for.
     """
 
     sampler: Sampler
     gaussians: tuple[Gaussian, ...]
+    wholes: Mapping[str, Gaussian]
     usual: Mapping[str, float]
     threshold: float
     false_alarms: float
@@ -126,12 +136,13 @@ class Detector:
             Gaussian.fit([look.features[s] for look in seen], [look.output.mass[s] for look in seen])
             for s in _scales(seen[0].output)
         )
-        squares = [look.signs(gaussians) for look in seen]
+        wholes = {name: _fit_whole([look.whole[name] for look in seen]) for name in seen[0].whole}
+        squares = [look.signs(gaussians, wholes) for look in seen]
         usual = {
             name: math.sqrt(np.mean([float(look.mass @ q[name]) for look, q in zip(seen, squares, strict=True)])) or 1.0
             for name in squares[0]
         }
-        bare = cls(sampler, gaussians, usual, 1.0, false_alarms)
+        bare = cls(sampler, gaussians, wholes, usual, 1.0, false_alarms)
         scores = np.sort([bare(source).score for source in calibration])
         return dataclasses.replace(bare, threshold=_threshold(scores, false_alarms))
 
@@ -142,23 +153,29 @@ class Detector:
     def assess(self, answered: Answered) -> Novelty:
         """Assess a mesh that the sampler has answered."""
         look = _look(self.sampler, answered)
-        signs = {name: square.sqrt() / self.usual[name] for name, square in look.signs(self.gaussians).items()}
+        signs = {
+            name: square.sqrt() / self.usual[name] for name, square in look.signs(self.gaussians, self.wholes).items()
+        }
         score = max(math.sqrt(float(look.mass @ sign.square())) for sign in signs.values()) / self.threshold
         worst = torch.stack(list(signs.values())).amax(0) / self.threshold
         maps = {name: sign.cpu().numpy() for name, sign in signs.items()}
-        return Novelty(
-            score, score > 1, maps["distance"], maps["disagreement"], maps.get("residual"), worst.cpu().numpy()
-        )
+        inputs, geometry = (float(maps.get(name, [0.0])[0]) for name in ("inputs", "geometry"))
+        own = (maps["distance"], maps["disagreement"], maps.get("residual"), worst.cpu().numpy())
+        return Novelty(score, score > 1, inputs, geometry, *own)
 
     def save(self, path: str | Path) -> None:
         """Keep everything but the sampler."""
         tensors = {
             f"{name}.{k}": getattr(gaussian, name)
-            for k, gaussian in enumerate(self.gaussians)
+            for k, gaussian in (*enumerate(self.gaussians), *self.wholes.items())
             for name in ("mean", "whiten")
         }
         names = ("usual", "threshold", "false_alarms")
-        own = {"n_scales": len(self.gaussians), **{name: getattr(self, name) for name in names}}
+        own = {
+            "n_scales": len(self.gaussians),
+            "wholes": list(self.wholes),
+            **{name: getattr(self, name) for name in names},
+        }
         save_tensors(path, tensors, own)
 
     @classmethod
@@ -171,24 +188,32 @@ class Detector:
         tensors, document = load_tensors(path)
         if "n_scales" not in document:
             raise ValueError(f"{path}: expected a detector, got keys {', '.join(sorted(document))}")
-        gaussians = (Gaussian(tensors[f"mean.{k}"], tensors[f"whiten.{k}"]) for k in range(document["n_scales"]))
+
+        def gaussian(k: int | str) -> Gaussian:
+            return Gaussian(tensors[f"mean.{k}"], tensors[f"whiten.{k}"])
+
         rest = {name: document[name] for name in ("usual", "threshold", "false_alarms")}
-        return cls(sampler, tuple(gaussians), **rest)
+        wholes = {name: gaussian(name) for name in document["wholes"]}
+        return cls(sampler, tuple(map(gaussian, range(document["n_scales"]))), wholes, **rest)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """What the detector looks at in one mesh: masses, features, and at the nodes the squares of the other signs."""
+    """What the detector looks at in one mesh: features, it as a whole, and at the nodes the squares of other signs."""
 
     output: Output
     features: list[Tensor]
+    whole: Mapping[str, Float[Tensor, "1 width"]]
     mass: Float[Tensor, " n_nodes"]
     disagreement: Float[Tensor, " n_nodes"]
     residual: Float[Tensor, " n_nodes"] | None
 
-    def signs(self, gaussians: Sequence[Gaussian]) -> dict[str, Float[Tensor, " n_nodes"]]:
-        """Squares of all signs by name."""
+    def signs(
+        self, gaussians: Sequence[Gaussian], wholes: Mapping[str, Gaussian]
+    ) -> dict[str, Float[Tensor, " n_nodes"]]:
+        """Squares of all signs by name; those of the mesh as a whole are the same at all nodes."""
         found = {"distance": _distance(self, gaussians), "disagreement": self.disagreement, "residual": self.residual}
+        found |= {name: whole.square(self.whole[name]).expand_as(self.mass) for name, whole in wholes.items()}
         return {name: square for name, square in found.items() if square is not None}
 
 
@@ -199,7 +224,24 @@ def _look(sampler: Sampler, answered: Answered) -> _Look:
     spread = samples.var(0).mean(1) if len(samples) > 1 else torch.zeros_like(samples[0, :, 0])
     mass = answered.batch.mass_0.double()
     residual = _residual(sampler, answered, samples.mean(0)) if sampler.operator.blueprint.case.physics else None
-    return _Look(output, features, mass / mass.sum(), spread, residual)
+    mass = mass / mass.sum()
+    known = {"inputs": answered.batch.x, "geometry": answered.batch.geometry}
+    whole = {name: _whole(values.double(), mass) for name, values in known.items() if values.shape[1]}
+    return _Look(output, features, whole, mass, spread, residual)
+
+
+def _whole(values: Float[Tensor, "n_nodes c"], mass: Float[Tensor, " n_nodes"]) -> Float[Tensor, "1 two_c"]:
+    """Mean and standard deviation over the nodes by mass."""
+    mean = mass @ values
+    return torch.cat([mean, (mass @ (values - mean).square()).sqrt()])[None]
+
+
+def _fit_whole(wholes: Sequence[Float[Tensor, "1 width"]]) -> Gaussian:
+    """One row per mesh; the fewer meshes for a column, the more it counts for itself instead of with the others."""
+    shrinkage = max(SHRINKAGE, wholes[0].shape[1] / len(wholes))
+    found = Gaussian.fit(wholes, [row.new_ones(1) for row in wholes], shrinkage)
+    usual = found.square(torch.cat(list(wholes))).mean().sqrt().clamp_min(1e-30)
+    return dataclasses.replace(found, whiten=found.whiten / usual)
 
 
 def _residual(
