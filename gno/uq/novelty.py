@@ -3,10 +3,10 @@
 Signs, each in units of its usual size on the training meshes: the spread of the samples; the Mahalanobis distance of
 the features from which the coarse scales are decoded (Lee et al. 2018, A simple unified framework for detecting
 out-of-distribution samples); those of the inputs and of the geometry of a mesh as a whole, by mean and spread over
-its nodes, which see a new load, material or outline that the features of a trained operator no longer tell apart; and,
-where the case has [physics], the residual of the mean prediction, as the correction of the field that a
-multilevel preconditioner makes of it. The score of a mesh is the largest of the root mean squares. The threshold is a conformal
-quantile over calibration meshes: a mesh like those is flagged with at most the stated probability.
+its nodes, which see a new load, material or outline that the features of a trained operator no longer tell apart;
+and, where the case has [physics], the residual of the mean prediction, as the correction of the field that a
+multilevel preconditioner makes of it. The score of a mesh is the largest of the root mean squares. The threshold is a
+conformal quantile over calibration meshes: a mesh like those is flagged with at most the stated probability.
 """
 
 from __future__ import annotations
