@@ -134,7 +134,13 @@ def ready(series, settings, only=slice(None)):
     return now, step_terms(settings, spec, blueprint.normalisation), truth
 
 
-EVERYTHING = {"intra": 1.0, "coarse": 0.5, "inter": 0.1, "conserve": {"balance": 0.1, "integral": 0.1, "work": 0.1}}
+EVERYTHING = {
+    "consistent": False,
+    "intra": 1.0,
+    "coarse": 0.5,
+    "inter": 0.1,
+    "conserve": {"balance": 0.1, "integral": 0.1, "work": 0.1},
+}
 
 
 def test_the_right_rate_has_no_loss_and_no_rate_has_one():

@@ -42,7 +42,7 @@ def case(physics=None, **training):
     )
 
 
-ALL = {"inter": 0.1, "coarse": 0.1, "conserve": {"integral": 0.1, "balance": 0.01, "work": 0.01}}
+ALL = {"consistent": False, "inter": 0.1, "coarse": 0.1, "conserve": {"integral": 0.1, "balance": 0.01, "work": 0.01}}
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,19 @@ def test_loads_in_other_units_than_the_targets_are_said(tmp_path):
         train(case(giga, epochs=1), tmp_path / "giga", meshes={"train": [domain(0)]}, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("physics", "message"),
+    [
+        ({"inter": 0.1}, "inter: expected no weight for what consistent fields keep by construction, got 0.1"),
+        ({"conserve": {"integral": 1}}, "integral: expected no weight for what consistent fields keep"),
+        ({"conservative": True, "conserve": {"work": 1}}, "work: expected no weight for what conservative fields keep"),
+    ],
+)
+def test_what_is_kept_by_construction_needs_no_loss(physics, message):
+    with pytest.raises(ValueError, match=message):
+        case(physics)
+
+
 def test_unknown_targets_are_refused_at_once():
     with pytest.raises(ValueError, match=r"unknowns.*did you mean 'u'"):
         Case(
@@ -188,7 +201,7 @@ def test_a_vector_field_without_labels(tmp_path):
 
 def test_conservative_predictions_are_in_balance_on_all_scales(tmp_path):
     meshes = {"train": [domain(s, labelled=s < 2) for s in range(5)], "validation": [domain(50)]}
-    wanted = case({"conservative": True, "consistent": True}, epochs=2)
+    wanted = case({"conservative": True}, epochs=2)
     run = train(wanted, tmp_path, meshes=meshes, progress=False)
     unseen = [domain(seed, labelled=True) for seed in (7, 8, 9)]
     together = list(run.predict_many(unseen))

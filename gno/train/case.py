@@ -294,7 +294,8 @@ class Physics(Part):
         intra: weight of the equation on the mesh.
         coarse: weight of the equation on the coarse scales together, relative to the mesh.
         inter: weight of the agreement between scales.
-        consistent: coarse fields are the restrictions of the finer ones, so that scales agree without a loss for it.
+        consistent: coarse fields are the restrictions of the finer ones, so that scales agree without a loss for it; if
+            false, the operator's own.
         conservative: fields are corrected on the anchors, so that fluxes or forces balance, on the whole and on every
             anchor's patch, and the work of the loads is stored; in predictions too, on scales that are consistent. For
             linear equations with an energy.
@@ -317,11 +318,24 @@ class Physics(Part):
     intra: Annotated[float, Field(ge=0)] = 1.0
     coarse: Annotated[float, Field(ge=0)] = 0.0
     inter: Annotated[float, Field(ge=0)] = 0.0
-    consistent: bool = False
+    consistent: bool = True
     conservative: bool = False
     conserve: dict[Literal["integral", "balance", "work"], Annotated[float, Field(ge=0)]] = {}
     theta: Annotated[float, Field(gt=0, le=1)] = 0.5
     weights: Literal["fixed", "gradient_norm", "inverse_dirichlet", "relobralo"] = "fixed"
+
+    @pydantic.model_validator(mode="after")
+    def _nothing_twice(self) -> Self:
+        kept = {"inter", "integral"} if self.consistent or self.conservative else set()
+        kept |= {"balance", "work"} if self.conservative else set()
+        asked: dict[str, float] = {"inter": self.inter, **{str(k): v for k, v in self.conserve.items()}}
+        for name, weight in asked.items():
+            if weight and name in kept:
+                how = "conservative" if name in ("balance", "work") else "consistent"
+                raise ValueError(
+                    f"{name}: expected no weight for what {how} fields keep by construction, got {weight:g}"
+                )
+        return self
 
 
 class Time(Part):
