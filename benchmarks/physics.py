@@ -236,7 +236,8 @@ def table(results: list[dict]) -> str:
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     kinds = [tuple(r[k] for k in ("claim", "data", "variant", "labelled", "others", "minutes")) for r in results]
-    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: list(SHARE).index(kind[0])):
+    order = [(v["claim"], v["data"], v["variant"]) for v in variants()]
+    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: order.index(kind[:3])):
         rows = [r for r, other in zip(results, kinds, strict=True) if other == kind]
         after = [100 * r["corrected"]["error"] for r in rows if "corrected" in r]
         cells = [spread([100 * r["error"] for r in rows]), spread(after) if after else ""]
