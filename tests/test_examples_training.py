@@ -20,6 +20,15 @@ def test_it_runs_and_learns(script, arguments, largest_error, tmp_path):
     assert float(done.stdout.split()[-1]) < largest_error
 
 
+def test_uncertainty_is_calibrated_and_knows_its_range(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "uncertainty.py"), str(tmp_path), "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert "ten times the load" in done.stdout and "out of range" in done.stdout and " ± " in done.stdout
+    assert float(done.stdout.split()[-1]) > 0.7  # 90 % is promised on average over calibrations
+    assert (tmp_path / "calibration.json").is_file()
+
+
 def test_the_quickstart_is_short():
     lines = (EXAMPLES / "quickstart.py").read_text().splitlines()
     code = [line for line in lines if line.strip() and not line.startswith(("import", "from", "#"))]
