@@ -13,7 +13,7 @@ from gno.train import Case, Data, Model, Training, Uncertainty
 from gno.uq import Calibrated, draw_reliability, evaluate, train_uncertain
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "uncertainty")
-epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 40
+epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 60
 
 
 def membrane(seed: int, load: float | None = None, n: int = 10) -> Mesh:
@@ -32,7 +32,7 @@ train, held_out, test = ([membrane(s) for s in seeds] for seeds in (range(24), r
 case = Case(
     data=Data(inputs=["load"], targets=["sag"]),
     model=Model(width=24, n_blocks=1, n_heads=1),
-    training=Training(epochs=epochs, device="cpu"),
+    training=Training(epochs=epochs, batch_size=4, device="cpu"),
     uncertainty=Uncertainty(members=2),
 )
 sampler = train_uncertain(case, folder, meshes={"train": train}, overwrite=True)
