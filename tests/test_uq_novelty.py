@@ -104,9 +104,9 @@ def test_the_residual_is_a_sign_where_the_case_has_physics(tmp_path_factory):
     assert other.distance == pytest.approx(usual.distance)  # the operator sees the same
     left = meshes[0].point_sets["left"]
     assert not other.residual[left].any() and other.residual.max() > 5 * usual.residual.max()
-    assert np.array_equal(
-        other.map, np.max([other.distance, other.disagreement, other.residual], 0) / detector.threshold
-    )
+    signs = [other.distance, other.disagreement, other.residual]
+    signs += [np.full(49, whole) for whole in (other.inputs, other.geometry)]
+    assert np.array_equal(other.map, np.max(signs, 0) / detector.threshold)
 
 
 def test_distance_is_that_of_the_inverse_covariance():

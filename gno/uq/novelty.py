@@ -250,7 +250,9 @@ def _residual(
     """Square of the correction B⁻¹r that the equation asks for, in normalised units, mean over the unknowns."""
     blueprint = sampler.operator.blueprint
     case, spec, scale = blueprint.case, blueprint.spec, blueprint.normalisation.targets
-    batch = collate([with_physics(copy.copy(answered.sample), answered.mesh, case, spec)])
+    bare = copy.copy(answered.sample)
+    bare.y = None  # nothing is known of the answer, and if it is, it does not count
+    batch = collate([with_physics(bare, answered.mesh, case, spec)])
     columns = unknown_columns(case, spec)
     problem = batch.physics.problem
     u = problem.lift(scale.decode(normalised.cpu().clone())[:, columns])
