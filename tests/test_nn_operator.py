@@ -8,6 +8,7 @@ from gno.graph import SampleSpec, build_sample, collate
 from gno.mesh import CellBlock, Mesh, cell_volume
 from gno.nn import OperatorConfig
 from gno.nn.attention import Tokens
+from gno.nn.norm import RMSNorm
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -263,3 +264,16 @@ def test_logarithms_are_taken_before_cell_values_move_to_nodes():
     bad = mesh.replace(cell_fields={"k": -k})
     with pytest.raises(ValueError, match="field 'k': expected values > 0 for log, got -100"):
         build_sample(bad, spec)
+
+
+def test_the_norm_is_torchs_with_its_gradients():
+    torch.manual_seed(0)
+    x, weight = torch.randn(7, 6, dtype=torch.float64, requires_grad=True), torch.rand(6, dtype=torch.float64)
+    own, plain = RMSNorm(6).double(), torch.nn.RMSNorm(6).double()
+    for norm in (own, plain):
+        norm.load_state_dict({"weight": weight})
+    torch.testing.assert_close(own(x), plain(x))
+    assert torch.autograd.gradcheck(
+        lambda x, g: torch.func.functional_call(own, {"weight": g}, (x,)), (x, weight.requires_grad_())
+    )
+    assert torch.isfinite(own(0 * x)).all()

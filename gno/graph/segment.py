@@ -209,13 +209,14 @@ def _product(values: Tensor, weights: Sequence[Tensor], edges: Edges, transposed
         return one_pass(values, torch.stack(tuple(weights)), index, ptr, perm)
     if perm is not None:
         index, weights = index.index_select(0, perm), [w.index_select(0, perm) for w in weights]
-    parts = values.chunk(len(weights), dim=1) if summed else [values] * len(weights)
-    sums = [bag(v, index, ptr, w.to(v.dtype)) for v, w in zip(parts, weights, strict=True)]
-    if not summed:
-        return sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
-    for further in sums[1:]:
-        sums[0] += further
-    return sums[0]
+    n = len(weights)
+    if summed and n > 1:  # each set is a row of its own, so one pass adds them all up
+        values = values.reshape(len(values) * n, values.shape[1] // n)
+        index = (index[:, None] * n + torch.arange(n, device=index.device)).flatten()
+        ptr, weights = ptr * n, [torch.stack(list(weights), dim=1).flatten()]
+    values = values.contiguous()
+    sums = [bag(values, index, ptr, w.to(values.dtype)) for w in weights]
+    return sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
 
 
 def _edge_products(single: Tensor, at_single: Tensor, several: Tensor, at_several: Tensor, n: int) -> Sequence[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.nn.config import OperatorConfig
+from gno.nn.norm import RMSNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Condition:
         return Condition(batch.parameters, member.to(batch.parameters.dtype))
 
 
-class Norm(nn.RMSNorm):
+class Norm(RMSNorm):
     """RMSNorm; with parameters g of the mesh, FiLM: ``n (1 + γ(g)) + β(g)``, which starts as the identity.
 
     Perez et al. 2018, FiLM: Visual Reasoning with a General Conditioning Layer.

@@ -18,6 +18,7 @@ from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.condition import Condition, Norm
 from gno.nn.config import OperatorConfig
 from gno.nn.kernel import KernelIntegral
+from gno.nn.norm import RMSNorm
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
 from gno.nn.precision import shortened
 from gno.nn.stochastic import let_draw
@@ -100,7 +101,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm_kernel, self.norm_mlp = Norm(c), Norm(c)
         self.kernel = KernelIntegral(c.width, c.dim)
-        self.norm_attention = nn.RMSNorm(c.width) if c.attention else None
+        self.norm_attention = RMSNorm(c.width) if c.attention else None
         self.attention = CrossScaleAttention(c.width, c.n_heads, c.n_levels, c.dim) if c.attention else None
         self.mlp = mlp(c.width, 2 * c.width, c.width)
 
@@ -192,7 +193,7 @@ class Link(nn.Module):
 
     def __init__(self, c: OperatorConfig) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(c.width)
+        self.norm = RMSNorm(c.width)
         self.map = nn.Linear(c.width * (1 + c.dim), c.width)
 
     def forward(self, sender: Tensor, weights: Sequence[Tensor], edges: Edges) -> Tensor:
@@ -204,7 +205,7 @@ class Head(nn.Sequential):
 
     def __init__(self, c: OperatorConfig) -> None:
         network = mlp(c.width, c.width, c.n_outputs * (1 + c.noise_head))
-        super().__init__(nn.RMSNorm(c.width), network)
+        super().__init__(RMSNorm(c.width), network)
         weight, bias = network[2].parameters()
         nn.init.zeros_(weight[c.n_outputs :])
         nn.init.constant_(bias[c.n_outputs :], START)
@@ -233,7 +234,7 @@ class NeuroScale(nn.Module):
         self.scale = nn.Parameter(torch.randn(c.n_levels, c.width) * 0.02)
         self.blocks = nn.ModuleList(Block(c) if c.n_levels > 1 else MeshLayer(c) for _ in range(c.n_blocks))
         self.down = Link(c) if c.n_levels > 1 else None
-        self.norm_query, self.norm_key = nn.RMSNorm(c.width), nn.RMSNorm(c.width)
+        self.norm_query, self.norm_key = RMSNorm(c.width), RMSNorm(c.width)
         across = c.attention and c.n_levels > 1
         self.attend = CrossScaleAttention(c.width, c.n_heads, c.n_levels, c.dim) if across else None
         self.heads = nn.ModuleList(Head(c) for _ in range(c.n_levels))
