@@ -16,6 +16,7 @@ import numpy as np
 import pyvista as pv
 from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
+from scipy.spatial.transform import Rotation
 
 from gno.demo.shapes import random_star, scatter_stars, triangulate
 from gno.mesh import CellBlock, Mesh, mesh_edges, node_mass, read
@@ -82,22 +83,36 @@ def holes(seed: int, spacing: float) -> Region:
     return region(points, triangles, {"outside": np.arange(n), "holes": np.arange(n, n + n_holes)})
 
 
-def periodic_square(seed: int, spacing: float) -> Region:
-    """The unit square with opposite sides identified, on a grid of triangles; the seed does not matter.
+def periodic_square(seed: int, spacing: float, side: float = 1.0) -> Region:
+    """A square with opposite sides identified, on a grid of triangles; the seed does not matter.
 
-    Node (i, j) has number i (n + 1) + j and lies at (i, j) / n. The last row and column repeat the first, so that the
-    mesh closes in pictures; without them the state is an n × n grid, as `finite_difference.py` has it.
+    Node (i, j) has number i (n + 1) + j and lies at (i, j) side / n. The last row and column repeat the first, so that
+    the mesh closes in pictures; without them the state is an n × n grid, as `finite_difference.py` has it.
     """
-    n = round(1 / spacing)
+    walled = square(seed, spacing, side)
+    n = round(side / spacing)
+    i, j = np.divmod(np.arange((n + 1) ** 2), n + 1)
+    return Region(walled.mesh, (i % n) * n + j % n, period=side)
+
+
+def square(seed: int, spacing: float, side: float = 0.6) -> Region:
+    """A square with walls on the same grid of triangles, whose diagonals alternate; the seed does not matter."""
+    n = round(side / spacing)
     i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
     number = i * (n + 1) + j
     a, b, c, d = (x.ravel() for x in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]))
     rising = ((i + j)[:-1, :-1] % 2 == 0).ravel()[:, None]
     first = np.where(rising, np.stack([a, b, c], 1), np.stack([a, b, d], 1))
     second = np.where(rising, np.stack([a, c, d], 1), np.stack([b, c, d], 1))
-    points = np.stack([i, j], -1).reshape(-1, 2) / n
-    mesh = Mesh(points, (CellBlock("triangle", np.concatenate([first, second])),))
-    return Region(mesh, ((i % n) * n + j % n).ravel(), period=1.0)
+    return region(np.stack([i, j], -1).reshape(-1, 2) * (side / n), np.concatenate([first, second]))
+
+
+def plane(seed: int, spacing: float) -> Region:
+    """The square with walls, turned at random in space: what an operator for surfaces can learn from."""
+    flat = square(seed, spacing)
+    points = np.pad(flat.mesh.points, ((0, 0), (0, 1)))
+    turn = Rotation.random(rng=np.random.default_rng([seed, 0x709]))
+    return Region(flat.mesh.replace(points=turn.apply(points - points.mean(0))), flat.unknown)
 
 
 def sphere(seed: int, spacing: float) -> Region:
@@ -200,7 +215,9 @@ def spread(value: Implicit, points: Points, triangles: Int[np.ndarray, "n 3"], n
 
 DOMAINS: dict[str, Callable[[int, float], Region]] = {
     "holes": holes,
+    "square": square,
     "periodic": periodic_square,
+    "plane": plane,
     "sphere": sphere,
     "torus": torus,
     "blob": blob,

@@ -80,11 +80,12 @@ class Settings:
         return DOMAINS.get(self.domain, surface_file(Path(self.domain)))(seed, self.spacing)
 
 
-def trajectory(settings: Settings, split: str, seed: int) -> Iterator[Mesh]:
-    """The frames of trajectory number `seed`, the start included; the same on every machine and in every process."""
+def trajectory(settings: Settings, split: str, seed: int, region: Region | None = None) -> Iterator[Mesh]:
+    """The frames of trajectory number `seed`, the start included, in its domain or in a region that is given; the same
+    on every machine and in every process."""
     kind = SPLITS[split]
     parameters = kind.draw(np.random.default_rng([seed, 0xFEED]))
-    region = solved = settings.region(seed)
+    region = solved = settings.region(seed) if region is None else region
     for _ in range(settings.refine):
         solved = refined(solved)
     start = random_start(seed, solved.mesh.points, period=region.period)

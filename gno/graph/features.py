@@ -13,7 +13,13 @@ WAVES = (1.0, 2.0)
 
 
 def geometry_features(
-    mesh: Mesh, points: Float[np.ndarray, "n dim"], unit: float, reach: float, sets: tuple[str, ...]
+    mesh: Mesh,
+    points: Float[np.ndarray, "n dim"],
+    unit: float,
+    reach: float,
+    sets: tuple[str, ...],
+    *,
+    coordinates: bool = True,
 ) -> Float[np.ndarray, "n n_geometry"]:
     """Coordinates with Fourier features; nearness, distance, direction and normal of the boundary; the same for sets.
 
@@ -26,6 +32,8 @@ def geometry_features(
         unit: the case's unit of length.
         reach: length over which nearness fades, in units of the case.
         sets: names of point sets; one that the mesh lacks is infinitely far (distance 1 after saturation).
+        coordinates: whether nodes know where they are; without, all features are relative and the operator is the same
+            wherever the mesh lies.
 
     Returns:
         Dimensionless features. Distances saturate smoothly, d/(1+d), so that a far wall is simply far.
@@ -33,8 +41,8 @@ def geometry_features(
     dim = points.shape[1]
     nodes = in_units(mesh, unit)
     facets = boundary_facets(mesh) if mesh.cells else np.empty((0, dim), np.int64)
-    columns = [points]
-    for wave in WAVES:
+    columns = [points] if coordinates else []
+    for wave in WAVES if coordinates else ():
         columns += [np.sin(np.pi * wave * points), np.cos(np.pi * wave * points)]
     offset, normal = nearest_on_facets(points, nodes, facets)
     near, *where = _place(offset, reach)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.sparse import csr_matrix, diags, vstack
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
@@ -16,7 +17,7 @@ from gno.graph.features import geometry_features, in_units
 from gno.graph.hierarchy import Hierarchy, Level, build_hierarchy
 from gno.graph.neighbours import nearest_edges
 from gno.graph.segment import Edges
-from gno.mesh import Mesh, cells_to_nodes, interpolation, mesh_edges, node_mass
+from gno.mesh import Mesh, cells_to_nodes, interpolation, laplacian, mesh_edges, node_mass
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
 FIRST_STEP = 2.5
@@ -117,6 +118,8 @@ class SampleSpec:
         sets: point sets whose distance and direction every node knows.
         spacings: spacing of levels 1, 2, …, in ``unit``. Fixed by the case, so a finer mesh keeps its anchors.
         n_candidates: anchors of the next level that a node can lean on.
+        coordinates: whether a node knows where it is; without, the operator is the same wherever a mesh lies.
+        n_stencils: layers of the operator that read the Laplacian on the mesh, which samples then have.
     """
 
     dim: int
@@ -126,6 +129,8 @@ class SampleSpec:
     sets: tuple[str, ...]
     spacings: tuple[float, ...]
     n_candidates: int = 5
+    coordinates: bool = True
+    n_stencils: int = 0
 
     @staticmethod
     def fit(
@@ -139,6 +144,8 @@ class SampleSpec:
         first_step: float = FIRST_STEP,
         next_step: float = NEXT_STEP,
         n_candidates: int = 5,
+        coordinates: bool = True,
+        n_stencils: int = 0,
     ) -> SampleSpec:
         """Resolve fields, unit and spacings from the training meshes.
 
@@ -153,6 +160,10 @@ class SampleSpec:
             first_step: spacing of level 1 in median edge lengths.
             next_step: spacing of each further level in spacings of the one before.
             n_candidates: anchors that a node can lean on.
+            coordinates: whether a node knows where it is. False suits what is the same everywhere, as reaction and
+                diffusion are, and shapes that lie elsewhere than those of the training.
+            n_stencils: layers at the entrance and at the exit that read the Laplacian on the mesh, for reaction and
+                diffusion.
 
         Raises:
             ValueError: a field is missing, or is both input and target.
@@ -178,6 +189,8 @@ class SampleSpec:
             tuple(common_sets(meshes) if sets is None else sets),
             _spacings(meshes, unit, n_levels, first_step, next_step),
             n_candidates,
+            coordinates,
+            n_stencils,
         )
 
     @property
@@ -233,10 +246,11 @@ class MeshData(Data):
         geometry: (n_0, n_geometry). mass_0: node masses, (n_0,), summing to one.
         pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, edge_perm_s its transpose.
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
+        stencil: entries of the Laplacian off its diagonal, if wanted, on the edges stencil_index.
     """
 
     def __inc__(self, key: str, value: Any, *args, **kwargs):
-        if key.startswith(("edge_perm_", "link_perm_")):
+        if key.startswith(("edge_perm_", "link_perm_", "stencil_perm")):
             return value.numel()
         if key.startswith("link_"):
             return self[f"pos_{int(key[5:]) + 1}"].shape[0]
@@ -300,12 +314,28 @@ def build_sample(
         data.y = _stack(targets, len(points), mesh, dtype)
     # Length over which what is near is told apart, fixed by the case as the anchors are.
     reach = spec.spacings[0] if spec.spacings else 0.1
-    data.geometry = torch.as_tensor(geometry_features(mesh, points, spec.unit, reach, spec.sets), dtype=dtype)
+    geometry = geometry_features(mesh, points, spec.unit, reach, spec.sets, coordinates=spec.coordinates)
+    data.geometry = torch.as_tensor(geometry, dtype=dtype)
     levels = _hierarchy(mesh, spec, points, mass, edges).levels
     data.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
     for s, level in enumerate(levels):
         _add_level(data, s, level, dtype)
+    if spec.n_stencils:
+        _add_stencil(data, mesh, reach * spec.unit / 2, None if probes is None else at, dtype)
     return data
+
+
+def _add_stencil(data: MeshData, mesh: Mesh, length: float, at: csr_matrix | None, dtype: torch.dtype) -> None:
+    """The Laplacian, in units of 1 / length², without its diagonal, which is minus the sum of the rest."""
+    entries = laplacian(mesh) * length**2
+    off_diagonal = entries - diags(entries.diagonal())
+    rows = [off_diagonal] if at is None else [off_diagonal, at @ entries]  # probes hear L at their place
+    found = vstack(rows).tocsr()
+    found.sort_indices()
+    receiver, sender = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.indices.astype(np.int64)
+    data.stencil_index = torch.as_tensor(np.stack([sender, receiver]))
+    data.stencil_perm = torch.argsort(data.stencil_index[0], stable=True)
+    data.stencil = torch.as_tensor(found.data, dtype=dtype)
 
 
 def _add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
@@ -352,6 +382,18 @@ def level_edges(batch: Batch, s: int) -> Edges:
     sender, receiver = batch[f"edge_index_{s}"]
     n = batch[f"pos_{s}"].shape[0]
     return Edges.from_perm(sender, receiver, batch[f"edge_perm_{s}"], n, n)
+
+
+def stencil_edges(batch: Batch) -> Edges:
+    """Edges on which the Laplacian of a batch has entries.
+
+    Raises:
+        ValueError: samples without it.
+    """
+    if "stencil" not in batch:
+        raise ValueError("batch.stencil: expected samples of a spec with n_stencils > 0, got some without a Laplacian")
+    (sender, receiver), n = batch.stencil_index, batch.pos_0.shape[0]
+    return Edges.from_perm(sender, receiver, batch.stencil_perm, n, n)
 
 
 def link_edges(batch: Batch, s: int) -> Edges:

@@ -2,6 +2,7 @@
 
 from gno.mesh.geometry import boundary_facets, cell_volume, cells_to_nodes, components, mesh_edges, node_mass
 from gno.mesh.io import READABLE, read
+from gno.mesh.laplacian import laplacian
 from gno.mesh.locate import interpolation
 from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
 from gno.mesh.quality import Quality, quality
@@ -22,6 +23,7 @@ __all__ = [
     "cells_to_nodes",
     "components",
     "interpolation",
+    "laplacian",
     "mesh_edges",
     "node_mass",
     "quality",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Batch
 
-from gno.graph.sample import level_edges, link_edges
+from gno.graph.sample import level_edges, link_edges, stencil_edges
 from gno.graph.segment import Edges, expansion, moments, segment_sum
 from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.condition import Condition, Norm
@@ -188,6 +188,48 @@ class MeshLayer(nn.Module):
         return v + self.mlp(torch.cat([n, self.kernel(n, around)], dim=1))
 
 
+@dataclasses.dataclass(frozen=True)
+class MeshLaplacian:
+    """The Laplacian on the mesh, ``L v = Σ_j w_ij (v_j − v_i)``, in units of 4 / h₁², h₁ the spacing of level 1.
+
+    With this unit L v is about as large as v where v varies over some eight nodes of the training meshes.
+    """
+
+    edges: Edges
+    weights: Float[Tensor, " n_edges"]
+    total: Float[Tensor, "n 1"]
+    condition: Condition | None
+
+    @staticmethod
+    def of(batch: Batch) -> MeshLaplacian:
+        edges = stencil_edges(batch)
+        total = segment_sum(batch.stencil[:, None], edges.ptr)
+        return MeshLaplacian(edges, batch.stencil, total, Condition.of(batch, [batch.pos_0_batch]))
+
+    def __call__(self, v: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        return moments(v, [self.weights], self.edges) - self.total * v
+
+
+class Stencil(nn.Module):
+    """Reaction and diffusion: ``v_i ← v_i + W (A z_i ⊙ silu(B z_i))``, z_i = (v̂_i, L v̂_i), L the Laplacian on the mesh.
+
+    Here are the details of the size of the cells, which a kernel through anchors cannot see, and the products of values
+    that reactions are made of. L belongs to the domain where v is smooth and has no direction, so the weights mean the
+    same on a finer mesh and on a surface. Diffusion and a network at each node are enough for learning on surfaces:
+    Sharp et al. 2022, DiffusionNet. The gate: Dauphin et al. 2017, Language modeling with gated convolutional networks.
+    """
+
+    def __init__(self, c: OperatorConfig) -> None:
+        super().__init__()
+        self.norm = Norm(c)
+        self.split, self.join = nn.Linear(2 * c.width, 2 * c.width), nn.Linear(c.width, c.width)
+
+    def forward(self, v: Float[Tensor, "n width"], laplacian: MeshLaplacian) -> Float[Tensor, "n width"]:
+        n = shortened(self.norm(v, laplacian.condition))
+        value, gate = self.split(torch.cat([n, laplacian(n)], dim=1)).chunk(2, dim=1)
+        return v + self.join(value * nn.functional.silu(gate))
+
+
 class Link(nn.Module):
     """Kernel integral along the links between two levels: the transferred value with its moments of the offset."""
 
@@ -227,6 +269,7 @@ class NeuroScale(nn.Module):
         self.config = c
         self.encode = mlp(c.n_inputs + c.n_geometry, c.width, c.width)
         self.mesh_in, self.mesh_out = MeshLayer(c, first), MeshLayer(c, last)
+        self.near_in, self.near_out = (nn.ModuleList(Stencil(c) for _ in range(c.n_stencils)) for _ in range(2))
         pooling = LearnedPooling if c.learned_pooling else GeometricPooling
         sizes = (c.width, c.dim) if c.learned_pooling else ()
         self.pooling = nn.ModuleList(pooling(*sizes) for _ in range(c.n_levels - 1))
@@ -244,6 +287,9 @@ class NeuroScale(nn.Module):
         around = _surroundings(batch, self.config.n_levels)
         # under autocast layers answer in short numbers; what they are added to is in full
         v = self._run(self.encode, torch.cat([batch.x, batch.geometry], dim=1)).to(batch.mass_0)  # (n_0, width)
+        laplacian = MeshLaplacian.of(batch) if self.config.n_stencils else None
+        for layer in self.near_in:
+            v = self._run(layer, v, laplacian)
         v = self._run(self.mesh_in, v, around)
         levels, anchors, attention = self._coarsen(v, batch), v[:0], None
         if len(levels) == 1:  # the mesh alone: what the scales are measured against
@@ -257,6 +303,8 @@ class NeuroScale(nn.Module):
                 anchors = self._run(block, anchors, graph)
             v, attention = self._decode(v, anchors, levels, graph, batch, return_attention)
         v = self._run(self.mesh_out, v, around)
+        for layer in self.near_out:
+            v = self._run(layer, v, laplacian)
         return self._outputs(v, anchors, levels, attention)
 
     def _run(self, layer: nn.Module, *inputs: Any) -> Any:

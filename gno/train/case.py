@@ -420,6 +420,14 @@ class Case(Part):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _not_compiled_with_stencils(self) -> Self:
+        if self.training.compile and self.model.knobs.get("n_stencils"):
+            raise ValueError(
+                "training.compile: expected false with model.n_stencils, which are not filled up, got true"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _samples_of_operator(self) -> Self:
         method, knobs = self.uncertainty.method if self.uncertainty else None, self.model.knobs
         for name, off in (("dropout", 0.0), ("variational", "none")):
