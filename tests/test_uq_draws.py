@@ -1,5 +1,7 @@
 """Draws of weights: samples are whole fields, alike on every mesh, and Gaussians find the posterior that they can."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,18 @@ def test_training_draws_and_evaluation_does_not(sampler):
     assert torch.equal(model(batch).fields[0], model(batch).fields[0])
     model.train()
     assert not torch.equal(model(batch).fields[0], model(batch).fields[0])
+
+
+def test_what_is_computed_again_on_the_way_back_has_the_same_draw(sampler):
+    blueprint = sampler.run.blueprint
+    batch, gradients = collate([blueprint.normalisation.apply(build_sample(square(5), blueprint.spec))]), []
+    for checkpoint in (False, True):
+        config = dataclasses.replace(blueprint.config, checkpoint=checkpoint)
+        model = dataclasses.replace(blueprint, config=config).model(0)
+        torch.manual_seed(3)
+        model(batch).fields[0].square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-8) and gradients[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("method", KINDS)

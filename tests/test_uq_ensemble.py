@@ -148,6 +148,13 @@ def test_resume_trains_what_is_missing_and_keeps_the_rest(tmp_path):
     assert len(train_ensemble(case(epochs=1), tmp_path, members=1, overwrite=True, **OPTIONS).runs) == 1
 
 
+def test_members_train_for_their_share_of_the_budget(tmp_path):
+    ensemble = train_ensemble(case(epochs=4), tmp_path, members=2, share=0.5, **OPTIONS)
+    assert [run.blueprint.case.training.epochs for run in ensemble.runs] == [2, 2]
+    ensemble = train_ensemble(case(minutes=1e-3), tmp_path, members=1, share=0.25, overwrite=True, **OPTIONS)
+    assert ensemble.runs[0].blueprint.case.training.minutes == pytest.approx(2.5e-4) and len(ensemble.runs) == 1
+
+
 def test_members_branch_off_a_common_training(tmp_path):
     """The first is the run that one would train alone, to the bit; all keep what was common when training goes on."""
     wanted = case(epochs=4)
@@ -173,6 +180,8 @@ def test_what_cannot_be(trained, tmp_path):
         Ensemble.load(tmp_path)
     with pytest.raises(ValueError, match="members: expected at least 1, got 0"):
         train_ensemble(case(), tmp_path / "none", members=0)
+    with pytest.raises(ValueError, match="share: expected a part of the budget above 0 and up to 1, got 2"):
+        train_ensemble(case(), tmp_path / "none", share=2)
     with pytest.raises(ValueError, match="common: expected a share from 0 to below 1, got 1"):
         train_ensemble(case(), tmp_path / "none", common=1)
     run = trained[1].runs[0]

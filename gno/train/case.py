@@ -368,6 +368,7 @@ class Uncertainty(Part):
             ``dropout`` (channels left out), ``variational`` (Gaussian weights), or ``laplace`` (its last weights, after
             training).
         members: operators of an ensemble.
+        share: of the budget that each member trains for; n of them cost n · share trainings.
         common: share of the budget that members have in common, 0 for independent ones; n of them then cost
             1 + (n − 1)(1 − common) trainings.
         samples: drawn from one operator by the other methods; an even number.
@@ -377,6 +378,7 @@ class Uncertainty(Part):
 
     method: Literal["ensemble", "dropout", "variational", "laplace"] = "ensemble"
     members: Annotated[int, Field(ge=1)] = 5
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     common: Annotated[float, Field(ge=0, lt=1)] = 0.0
     samples: Annotated[int, Field(ge=2, multiple_of=2)] = 32
     noise: Literal["none", "beta_nll", "crps"] = "none"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gno.train.case import Case
+from gno.train.case import Case, Training
 from gno.train.loop import mix
 from gno.train.run import Run, discard, train
 from gno.uq.sampler import Sampler
@@ -74,6 +74,7 @@ def train_ensemble(
     directory: str | Path,
     *,
     members: int = 5,
+    share: float = 1.0,
     common: float = 0.0,
     resume: bool = False,
     overwrite: bool = False,
@@ -83,12 +84,14 @@ def train_ensemble(
 
     With a common share c of the budget, the members go on from one training that stopped there, with its weights, its
     optimiser and the rate of that moment, and see the meshes in another order from then on. M members cost
-    ``1 + (M − 1)(1 − c)`` times one. The first member is the run that one would have trained alone, either way.
+    ``1 + (M − 1)(1 − c)`` times one. They are much alike, and too sure: a smaller share for each saves as much.
+    With a share of one the first member is the run that one would have trained alone, either way.
 
     Args:
         case: data, model and budget of every member.
         directory: folder of the ensemble.
         members: how many; an ensemble may be given more of them later, with ``resume``.
+        share: of the budget that each member trains for.
         common: share of the budget that members have in common; 0 for independent ones.
         resume: go on where the training stopped; complete members are kept.
         overwrite: begin anew in a folder that already holds an ensemble.
@@ -98,15 +101,19 @@ def train_ensemble(
         The ensemble of all members.
 
     Raises:
-        ValueError: fewer than one member, a common share outside [0, 1), or whatever the training says.
+        ValueError: fewer than one member, a share outside (0, 1], a common one outside [0, 1), or whatever the training
+            says.
         FileExistsError: the folder holds members, and neither resume nor overwrite was asked for.
         Interrupted: Ctrl-C; everything is saved.
     """
     if members < 1:
         raise ValueError(f"members: expected at least 1, got {members}")
+    if not 0 < share <= 1:
+        raise ValueError(f"share: expected a part of the budget above 0 and up to 1, got {share}")
     if not 0 <= common < 1:
         raise ValueError(f"common: expected a share from 0 to below 1, got {common}")
     directory, seed = Path(directory), case.training.seed
+    case = case.with_training(**_part(case.training, share))
     if overwrite and not resume:
         (directory / MANIFEST).unlink(missing_ok=True)
         for folder in directory.glob("member_*"):
@@ -140,6 +147,17 @@ def _branch(common: Path, folder: Path) -> None:
         temporary = folder / f".{name}.{os.getpid()}"
         shutil.copyfile(common / name, temporary)
         temporary.replace(folder / name)
+
+
+def _part(settings: Training, share: float) -> dict[str, float]:
+    """Part of a budget.
+
+    >>> _part(Training(epochs=10), 0.7), _part(Training(minutes=2), 0.25)
+    ({'epochs': 7}, {'minutes': 0.5})
+    """
+    if settings.minutes is not None:
+        return {"minutes": share * settings.minutes}
+    return {"epochs": max(1, round(share * (settings.epochs or 1)))}
 
 
 def _same_units(one: Run, other: Run) -> bool:

@@ -32,7 +32,9 @@ def train_uncertain(case: Case, directory: str | Path, **options: Any) -> Sample
     """
     wanted = case.uncertainty or Uncertainty()
     if wanted.method == "ensemble":
-        return train_ensemble(case, directory, members=wanted.members, common=wanted.common, **options)
+        return train_ensemble(
+            case, directory, members=wanted.members, share=wanted.share, common=wanted.common, **options
+        )
     run = train(case, directory, **options)
     if wanted.method in DRAWS:
         return DRAWS[wanted.method].load(directory)
