@@ -319,7 +319,7 @@ def build_sample(
     levels = _hierarchy(mesh, spec, points, mass, edges).levels
     data.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
     for s, level in enumerate(levels):
-        _add_level(data, s, level, dtype)
+        add_level(data, s, level, dtype)
     if spec.n_stencils:
         _add_stencil(data, mesh, reach * spec.unit / 2, None if probes is None else at, dtype)
     return data
@@ -338,7 +338,8 @@ def _add_stencil(data: MeshData, mesh: Mesh, length: float, at: csr_matrix | Non
     data.stencil = torch.as_tensor(found.data, dtype=dtype)
 
 
-def _add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
+def add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
+    """Put level s of a hierarchy into a sample."""
     data[f"pos_{s}"] = torch.as_tensor(level.position, dtype=dtype)
     data[f"spacing_{s}"] = torch.tensor([level.spacing], dtype=dtype)
     data[f"edge_index_{s}"] = torch.as_tensor(level.edges)

@@ -221,6 +221,8 @@ class Training(Part):
         clip: largest gradient norm.
         ema: decay of the averaged weights that validation and prediction use.
         coarse_weight: weight of the coarse levels together, against 1 for the mesh itself.
+        curriculum: share of the budget that is spent on coarser versions of the meshes, twice the spacing, before the
+            meshes themselves.
         precision: ``32``, ``bf16``, ``16`` (mixed) or ``64``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         devices: number of devices.
@@ -243,6 +245,7 @@ class Training(Part):
     clip: Annotated[float, Field(gt=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     coarse_weight: Annotated[float, Field(ge=0)] = 0.3
+    curriculum: Fraction = 0.0
     precision: Literal["32", "bf16", "16", "64"] = "32"
     device: str = "auto"
     devices: Annotated[int, Field(ge=1)] = 1
@@ -442,6 +445,12 @@ class Case(Part):
     def paths(self) -> dict[str, list[Path]]:
         """The files of each split; in time the series, numbered files as the pattern that they match."""
         return self.data.paths(series_of if self.time else None)
+
+    @pydantic.model_validator(mode="after")
+    def _coarse_meshes(self) -> Self:
+        if self.training.curriculum and self.physics:
+            raise ValueError("training.curriculum: expected 0 with [physics], which needs cells, got more")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _targets_of_physics(self) -> Self:

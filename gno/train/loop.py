@@ -69,6 +69,7 @@ class Loop:
         fabric: device, precision and processes; already launched.
         model: maps a batch to an output; initialised.
         samples: normalised training samples.
+        coarse: the same ones on coarser meshes, for the first part of the budget (``settings.curriculum``).
         terms: the losses; their weighted sum is minimised.
         validate: scores of a model by name; ``"score"`` decides which weights are the best.
         settings: the budget and how it is spent.
@@ -102,7 +103,9 @@ class Loop:
         until: float = 1.0,
         objective: nn.Module | None = None,
         collate: Callable[[Sequence[MeshData]], Batch] = collate,
+        coarse: Sequence[MeshData] = (),
     ) -> None:
+        self.coarse = coarse
         self.fabric, self.model, self.samples, self.terms = fabric, model, samples, tuple(terms)
         self.validate, self.settings, self.save, self.report, self.stop = validate, settings, save, report, stop
         self.optimiser = (optimiser or OPTIMISERS[settings.optimiser])(model, settings)
@@ -189,12 +192,16 @@ class Loop:
     def batches(self) -> Iterator[Batch]:
         """Batches on the device, epoch after epoch, from where the training stands."""
         while True:
-            order = self.order(self.progress.epoch)[self.progress.batch :]
-            loader: Any = DataLoader(self.samples, batch_sampler=order, collate_fn=self.collate)  # type: ignore[arg-type]
+            order, coarse = self.order(self.progress.epoch)[self.progress.batch :], self.is_coarse()
+            samples = self.coarse if coarse else self.samples
+            loader: Any = DataLoader(samples, batch_sampler=order, collate_fn=self.collate)  # type: ignore[arg-type]
             for batch in self.fabric.setup_dataloaders(loader, use_distributed_sampler=False):
                 yield batch
                 self.progress.batch += 1
-            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+                if coarse and not self.is_coarse():
+                    break  # the rest of the epoch is on the meshes themselves
+            if self.progress.batch == len(self.order(self.progress.epoch)):
+                self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
 
     def order(self, epoch: int) -> list[list[int]]:
         """Sample numbers of each batch of an epoch, for this process."""
@@ -213,9 +220,17 @@ class Loop:
             seconds = self.resumed_seconds + self.clock() - self.started
             view = (seconds, self.stop.requested)
             progress.seconds, self.stopping = self.fabric.broadcast(view) if several else view
-        if settings.minutes is not None:
-            return progress.seconds / (60 * settings.minutes)
-        return progress.step / steps_in_budget(len(self.samples), settings)
+        return self.share()
+
+    def share(self) -> float:
+        """Share of the budget that was spent at the last look."""
+        if self.settings.minutes is not None:
+            return self.progress.seconds / (60 * self.settings.minutes)
+        return self.progress.step / steps_in_budget(len(self.samples), self.settings)
+
+    def is_coarse(self) -> bool:
+        """Whether the curriculum is still on the coarser meshes."""
+        return self.share() < self.settings.curriculum
 
     def scoring_too_long(self) -> bool:
         """Whether validation takes more than its share of a budget of minutes."""

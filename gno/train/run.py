@@ -160,6 +160,7 @@ def _run_loop(
             until=until,
             objective=task.objective,
             collate=task.collate,
+            coarse=task.coarse,
         )
         if restored:
             loop.restore(*restored)

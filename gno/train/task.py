@@ -12,6 +12,7 @@ from torch import nn
 from torch_geometric.data import Batch
 
 from gno.graph import MeshData, collate
+from gno.graph.coarsen import clusters, coarsened
 from gno.graph.padding import Ladder
 from gno.nn.compiled import Compiled
 from gno.train.blueprint import Blueprint
@@ -40,6 +41,7 @@ class Task:
         validate: scores of a model by name.
         scores: these names.
         collate: makes a batch of samples.
+        coarse: the samples on coarser meshes, where the case wants a curriculum.
     """
 
     samples: Sequence[MeshData]
@@ -48,6 +50,7 @@ class Task:
     validate: Callable[[nn.Module], dict[str, float]]
     scores: Sequence[str]
     collate: Callable[[Sequence[MeshData]], Batch] = collate
+    coarse: Sequence[MeshData] = ()
 
 
 def task_of(blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, compose: Terms | None = None) -> Task:
@@ -66,7 +69,7 @@ def task_of(blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, 
     task = (_in_time if blueprint.case.time else _steady)(blueprint, samples, operator, terms, dtype)
     if not settings.compile:
         return task
-    ladder = Ladder.fit(task.samples, settings.batch_size // settings.devices)
+    ladder = Ladder.fit([*task.samples, *task.coarse], settings.batch_size // settings.devices)
     return dataclasses.replace(task, collate=lambda samples: ladder.pad(collate(samples)))
 
 
@@ -75,7 +78,10 @@ def _steady(
 ) -> Task:
     normalise = blueprint.normalisation.apply
     ready = {key: [in_precision(normalise(sample), dtype) for sample in values] for key, values in samples.items()}
-    return Task(ready["train"], terms, Objective(model, terms), *validation(blueprint, ready["validation"], terms))
+    again = ready["train"] if blueprint.case.training.curriculum else []
+    coarse = [coarsened(sample, blueprint.spec, clusters(sample)) for sample in again]
+    scores = validation(blueprint, ready["validation"], terms)
+    return Task(ready["train"], terms, Objective(model, terms), *scores, coarse=coarse)
 
 
 def _in_time(
@@ -89,7 +95,9 @@ def _in_time(
     floors = tuple(ready["train"][0].floors)
     objective = Unrolled(Evolution(model, normalisation, spec, time.forcing), terms, time, longest, floors)
     scores = RolloutScores(ready["validation"], normalisation, spec, time)
-    return Task(Windows(ready["train"], time.history, longest), terms, objective, scores, scores.names)
+    coarse = [t.coarsened(spec) for t in ready["train"]] if blueprint.case.training.curriculum else []
+    windows = (Windows(trajectories, time.history, longest) for trajectories in (ready["train"], coarse))
+    return Task(next(windows), terms, objective, scores, scores.names, coarse=next(windows))
 
 
 def terms_of(blueprint: Blueprint, samples: Sequence[Any], model: nn.Module) -> list[Term]:

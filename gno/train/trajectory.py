@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gno.graph import FieldSpec, MeshData, SampleSpec, build_sample
+from gno.graph.coarsen import cluster_mean, clusters, coarsened
 from gno.mesh import Mesh, MeshError, interpolation, read_series
 from gno.train.checkpoint import load_tensors, pack, save_tensors, unpack
 from gno.train.normalise import Normalisation, columns_of
@@ -122,6 +123,20 @@ class Trajectory:
         sample.future = self.states[now][:, None]
         sample.forcing = torch.cat([self.past(now - 1, now, self.forcing), self.forcing[now][:, None]], dim=1)
         return sample
+
+    def coarsened(self, spec: SampleSpec) -> Trajectory:
+        """The trajectory on clusters of its nodes; see :mod:`gno.graph.coarsen`.
+
+        Raises:
+            ValueError: its mesh changes.
+        """
+        if self.changes:
+            raise ValueError(f"training.curriculum: expected 0 where the mesh changes, got more ({self.source})")
+        sample = self.samples[0]
+        owner = clusters(sample)
+        assert isinstance(self.states, Tensor) and isinstance(self.forcing, Tensor)
+        states, forcing = (cluster_mean(values, owner, sample.mass_0) for values in (self.states, self.forcing))
+        return dataclasses.replace(self, samples=(coarsened(sample, spec, owner),), states=states, forcing=forcing)
 
     def normalised(self, normalisation: Normalisation, forcing: Sequence[int], dtype: torch.dtype) -> Trajectory:
         """With inputs, states and forcing (columns of the inputs) in units of their spread, and samples without y."""
