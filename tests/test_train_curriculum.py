@@ -12,7 +12,7 @@ from time_cases import decay, moving
 
 from gno.graph import SampleSpec, build_sample
 from gno.graph.coarsen import clusters, coarsened
-from gno.train import Case, Data, Interrupted, Model, Training, train
+from gno.train import Case, Data, Interrupted, Model, Run, Training, train
 from gno.train.case import Time
 
 
@@ -61,11 +61,21 @@ def test_training_begins_on_coarser_meshes_and_resumes_to_the_bit(tmp_path, monk
     train(case(), tmp_path / "whole", meshes=meshes, progress=False)
     assert len(seen) == 12 and len(set(seen[:6])) == len(set(seen[6:])) == 1  # 0.45 of 12 steps, each with two meshes
     assert seen[0] < 0.4 * seen[-1]
+    check_coarse_fields(Run.load(tmp_path / "whole"))
     with pytest.raises(Interrupted):
         ctrl_c = stop_after(7, lambda: signal.raise_signal(signal.SIGINT))
         train(case(), tmp_path / "parts", meshes=meshes, progress=False, optimiser=ctrl_c)
     train(case(), tmp_path / "parts", meshes=meshes, progress=False, resume=True)
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
+def check_coarse_fields(run):
+    """The coarse levels alone are those of the whole prediction."""
+    levels, alone = run.predict(sine(9)).levels, run.predict_coarse(sine(9))
+    for level, one in zip(levels, alone, strict=True):
+        for name in ("mass", "predicted_u"):
+            assert np.allclose(level.point_fields[name], one.point_fields[name], atol=1e-6)
+        assert np.allclose(level.points, one.points, atol=1e-6)
 
 
 def test_in_time_the_states_are_averaged(tmp_path, monkeypatch):

@@ -284,28 +284,48 @@ class NeuroScale(nn.Module):
         let_draw(self, c)
 
     def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
-        around = _surroundings(batch, self.config.n_levels)
-        # under autocast layers answer in short numbers; what they are added to is in full
-        v = self._run(self.encode, torch.cat([batch.x, batch.geometry], dim=1)).to(batch.mass_0)  # (n_0, width)
         laplacian = MeshLaplacian.of(batch) if self.config.n_stencils else None
-        for layer in self.near_in:
-            v = self._run(layer, v, laplacian)
-        v = self._run(self.mesh_in, v, around)
-        levels, anchors, attention = self._coarsen(v, batch), v[:0], None
+        levels, around = self._encode(batch, laplacian)
+        v, anchors, attention = levels[0].v, levels[0].v[:0], None
         if len(levels) == 1:  # the mesh alone: what the scales are measured against
             for block in self.blocks:
                 v = self._run(block, v, around)
         else:
-            graph = _anchor_graph(levels, batch, self.config.key_level)
-            anchors = torch.cat([x.v for x in levels[1:]])  # all anchors of all levels, (n_1 + n_2 + …, width)
-            anchors = anchors + graph.tokens.one_hot(len(self.scale), v.dtype) @ self.scale
-            for block in self.blocks:
-                anchors = self._run(block, anchors, graph)
+            anchors, graph = self._process(levels, batch)
             v, attention = self._decode(v, anchors, levels, graph, batch, return_attention)
         v = self._run(self.mesh_out, v, around)
         for layer in self.near_out:
             v = self._run(layer, v, laplacian)
-        return self._outputs(v, anchors, levels, attention)
+        return self._outputs([v, *_split(anchors, levels[1:])], levels, attention)
+
+    def coarse(self, batch: Batch) -> Output:
+        """The fields of the anchors alone, level 1 first, as :meth:`forward` has them: the mesh is read, and nothing is
+        computed for its nodes that they do not need.
+
+        Raises:
+            ValueError: an operator without anchors.
+        """
+        if self.config.n_levels == 1:
+            raise ValueError("coarse: expected an operator with anchors, got n_levels = 1")
+        levels, _ = self._encode(batch, MeshLaplacian.of(batch) if self.config.n_stencils else None)
+        anchors, _ = self._process(levels, batch)
+        return self._outputs(_split(anchors, levels[1:]), levels[1:], None)
+
+    def _encode(self, batch: Batch, laplacian: MeshLaplacian | None) -> tuple[list[_LevelState], Surroundings]:
+        around = _surroundings(batch, self.config.n_levels)
+        # under autocast layers answer in short numbers; what they are added to is in full
+        v = self._run(self.encode, torch.cat([batch.x, batch.geometry], dim=1)).to(batch.mass_0)  # (n_0, width)
+        for layer in self.near_in:
+            v = self._run(layer, v, laplacian)
+        return self._coarsen(self._run(self.mesh_in, v, around), batch), around
+
+    def _process(self, levels: list[_LevelState], batch: Batch) -> tuple[Tensor, AnchorGraph]:
+        graph = _anchor_graph(levels, batch, self.config.key_level)
+        anchors = torch.cat([x.v for x in levels[1:]])  # all anchors of all levels, (n_1 + n_2 + …, width)
+        anchors = anchors + graph.tokens.one_hot(len(self.scale), anchors.dtype) @ self.scale
+        for block in self.blocks:
+            anchors = self._run(block, anchors, graph)
+        return anchors, graph
 
     def _run(self, layer: nn.Module, *inputs: Any) -> Any:
         """A layer, whose inner values are kept for the way back or computed again there."""
@@ -350,10 +370,10 @@ class NeuroScale(nn.Module):
             attention = (self.attend.scale_attention(queries, keys, at, graph.keys), *coarse)
         return v + self._run(self.attend, queries, keys, at, graph.keys), attention
 
-    def _outputs(self, v: Tensor, anchors: Tensor, levels: list[_LevelState], attention) -> Output:
-        values = [v, *anchors.split([len(x.v) for x in levels[1:]])]
+    def _outputs(self, values: list[Tensor], levels: list[_LevelState], attention) -> Output:
+        heads = list(self.heads)[-len(levels) :]
         # conservation is a matter of the last digits: fields are never short
-        w = [self._run(head, x).to(levels[0].mass.dtype) for head, x in zip(self.heads, values, strict=True)]
+        w = [self._run(head, x).to(levels[0].mass.dtype) for head, x in zip(heads, values, strict=True)]
         n = self.config.n_outputs
         transfers = tuple(x.transfer for x in levels if x.transfer is not None)
         u = [w[-1][:, :n]]
@@ -374,6 +394,10 @@ class _LevelState:
     mass: Float[Tensor, " n"]
     batch: Int[Tensor, " n"]
     transfer: Transfer | None
+
+
+def _split(anchors: Tensor, levels: list[_LevelState]) -> list[Tensor]:
+    return list(anchors.split([len(level.v) for level in levels]))
 
 
 def _spacing(batch: Batch, s: int) -> Tensor:

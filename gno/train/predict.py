@@ -16,7 +16,7 @@ from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec, MeshData, collate
 from gno.mesh import Mesh, node_mass, write
-from gno.nn import Output
+from gno.nn import NeuroScale, Output
 from gno.post.samples import sample_files, sample_folder
 from gno.train.blueprint import Blueprint
 from gno.train.normalise import columns_of
@@ -169,6 +169,28 @@ def answers(model: nn.Module, blueprint: Blueprint, samples: Iterable[MeshData])
             yield _answer(output, truth, g, blueprint, seconds * len(sample.mass_0) / n_nodes, sample)
 
 
+@torch.inference_mode()
+def coarse_answer(model: nn.Module, blueprint: Blueprint, sample: MeshData) -> Answer:
+    """The operator's answer on the levels above the mesh alone, level 1 first.
+
+    Raises:
+        ValueError: an operator without anchors, or one whose coarse fields follow from the field on the mesh.
+    """
+    parameter = next(model.parameters())
+    if not isinstance(model, NeuroScale) or getattr(model, "consistent", False):
+        raise ValueError("coarse: expected an operator whose scales stand alone, got one with physics.consistent")
+    ready = in_precision(blueprint.normalisation.apply(sample), parameter.dtype)
+    batch = collate([ready]).to(parameter.device)
+    start = time.perf_counter()
+    output = model.eval().coarse(batch)
+    if parameter.is_cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    fields = [blueprint.normalisation.targets.decode(u.cpu()) for u in output.fields]
+    mass, position = ([x.double().cpu() for x in values] for values in (output.mass, output.position))
+    return Answer(fields, mass, position, None, seconds)
+
+
 def in_precision(sample: MeshData, dtype: torch.dtype) -> MeshData:
     """A copy whose real numbers have the given precision."""
     return copy.copy(sample).apply(lambda value: value.to(dtype) if value.is_floating_point() else value)
@@ -220,7 +242,7 @@ def prediction(
     full = with_values(mesh, known[0], answer.mass[0].numpy(), spec.targets, PREFIX)
     if answer.attention is not None:
         full = full.with_point_fields(**{ATTENTION: answer.attention[0].numpy()})
-    levels = tuple(_level(mesh, known[s], answer, s, blueprint) for s in range(1, len(answer.fields)))
+    levels = tuple(level_mesh(mesh, known[s], answer, s, blueprint) for s in range(1, len(answer.fields)))
     return Prediction(full, levels, answer.seconds, prepare_seconds, spec.targets, known)
 
 
@@ -274,7 +296,8 @@ def _shaped(values: Uncertain, field: FieldSpec, mesh: Mesh | None) -> Uncertain
     return values.reshape(values.shape[0], *tail)
 
 
-def _level(mesh: Mesh, quantity: Uncertain, answer: Answer, s: int, blueprint: Blueprint) -> Mesh:
+def level_mesh(mesh: Mesh, quantity: Uncertain, answer: Answer, s: int, blueprint: Blueprint) -> Mesh:
+    """Entry s of an answer as a point cloud with masses, in the user's units."""
     spec = blueprint.spec
     low, high = mesh.points.min(0), mesh.points.max(0)
     points = np.broadcast_to((low + high) / 2, (len(answer.position[s]), mesh.points.shape[1])).astype(np.float64)

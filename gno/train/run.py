@@ -21,7 +21,7 @@ from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Progress
 from gno.train.optimisers import Optimiser
 from gno.train.physics import WEIGHTINGS, floors_of, is_labelled, with_given
-from gno.train.predict import Prediction, answers, prediction
+from gno.train.predict import Prediction, answers, coarse_answer, level_mesh, prediction
 from gno.train.report import Report
 from gno.train.rollout import Rollout, evaluate_rollouts, evolution_of, roll_out
 from gno.train.sources import (
@@ -36,6 +36,7 @@ from gno.train.sources import (
 )
 from gno.train.task import Terms, task_of
 from gno.train.time_metrics import RolloutEvaluation
+from gno.uncertain import Uncertain
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -299,6 +300,19 @@ class Run:
         for answer in answers(self.model, self.blueprint, prepared()):
             mesh, seconds = known.pop(0)
             yield prediction(mesh, answer, self.blueprint, seconds)
+
+    def predict_coarse(self, mesh: Mesh | str | Path) -> tuple[Mesh, ...]:
+        """The fields of the coarse levels alone, level 1 first, as point clouds with ``mass``: the same as those of
+        :meth:`predict`, for about half of the operator's time.
+
+        Raises:
+            ValueError: the mesh lacks an input, or coarse fields that follow from the one on the mesh.
+        """
+        self._check_steady("roll_out")
+        mesh = mesh_of(mesh)
+        answer = coarse_answer(self.model, self.blueprint, build_sample(mesh, self.blueprint.spec))
+        known = [Uncertain(fields.numpy()[None]) for fields in answer.fields]
+        return tuple(level_mesh(mesh, u, answer, s, self.blueprint) for s, u in enumerate(known))
 
     def roll_out(
         self,
