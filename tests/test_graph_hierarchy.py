@@ -30,6 +30,16 @@ def test_anchors_come_from_the_domain_not_from_the_mesh():
     assert nearest.max() < 0.2 * 0.25
 
 
+@pytest.mark.parametrize("n", [10, 20, 40, 80])
+def test_a_finer_mesh_has_as_many_anchors_on_every_level(n):
+    """Of cells five times as large at one end as at the other the anchors' own box is 1.49 voxels wide, or 1.52."""
+    x = (5 ** np.linspace(0, 1, n + 1) - 1) / 4
+    points = np.stack([a.ravel() for a in np.meshgrid(x, x, indexing="ij")], axis=1)
+    i = np.arange((n + 1) ** 2).reshape(n + 1, n + 1)
+    quads = np.stack([i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]], -1).reshape(-1, 4)
+    assert [len(level.mass) for level in hierarchy(Mesh(points, (CellBlock("quad", quads),))).levels[1:]] == [16, 4]
+
+
 def test_two_parts_share_no_anchor_and_no_link():
     one = square(9)
     points = np.concatenate([one.points, one.points + np.array([1.02, 0.0])])

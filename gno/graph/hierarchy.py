@@ -107,8 +107,11 @@ def build_hierarchy(
     levels, spacing = [], float(np.median(length)) if len(length) else float(spacings[0])
     directed = _directed(edges)
     directed = directed[:, mass[directed[0]] > 0]  # a node without mass listens, and says nothing
+    # The box of the domain, on all levels: that of the anchors differs a little from mesh to mesh, and where it is about
+    # half a voxel more than a whole number, a finer mesh would get other anchors.
+    box = box_of(points, mass)
     for next_spacing in spacings:
-        owner = cluster(points, mass, edges, next_spacing)
+        owner = cluster(points, mass, edges, next_spacing, box)
         anchor, anchor_mass = centroids(points, mass, owner)
         neighbours = _contract(edges, owner, len(anchor))
         near = _near(neighbours, anchor, next_spacing)
@@ -119,9 +122,18 @@ def build_hierarchy(
     return Hierarchy((*levels, Level(points, mass, directed, spacing)))
 
 
-def cluster(points: np.ndarray, mass: np.ndarray, edges: np.ndarray, spacing: float) -> Int[np.ndarray, " n"]:
-    """Anchor that owns each node: connected pieces of voxels, light fragments joined to a neighbour on the mesh."""
-    voxel = _voxels(points, mass, spacing)
+def cluster(
+    points: np.ndarray,
+    mass: np.ndarray,
+    edges: np.ndarray,
+    spacing: float,
+    box: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Int[np.ndarray, " n"]:
+    """Anchor that owns each node: connected pieces of voxels, light fragments joined to a neighbour on the mesh.
+
+    The voxels fill ``box``, that of the nodes by default.
+    """
+    voxel = _voxels(points, spacing, *(box or box_of(points, mass)))
     inside = edges[:, voxel[edges[0]] == voxel[edges[1]]]
     n = len(points)
     graph = sparse.coo_matrix((np.ones(inside.shape[1], bool), (inside[0], inside[1])), (n, n))
@@ -145,9 +157,13 @@ def centroids(points: np.ndarray, mass: np.ndarray, owner: np.ndarray) -> tuple[
     return centre, total
 
 
-def _voxels(points: np.ndarray, mass: np.ndarray, spacing: float) -> np.ndarray:
-    box = points[mass > 0] if mass.any() else points
-    low, high = box.min(0), box.max(0)
+def box_of(points: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest coordinates of the nodes that have mass; of all, if none has."""
+    inside = points[mass > 0] if mass.any() else points
+    return inside.min(0), inside.max(0)
+
+
+def _voxels(points: np.ndarray, spacing: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     # A whole number of voxels per axis, so that none at the far side is a sliver.
     shape = np.maximum(1, np.round((high - low) / spacing)).astype(np.int64)
     size = np.where(high > low, (high - low) / shape, 1.0)
