@@ -107,8 +107,8 @@ def build_hierarchy(
     levels, spacing = [], float(np.median(length)) if len(length) else float(spacings[0])
     directed = _directed(edges)
     directed = directed[:, mass[directed[0]] > 0]  # a node without mass listens, and says nothing
-    # The box of the domain, on all levels: that of the anchors differs a little from mesh to mesh, and where it is about
-    # half a voxel more than a whole number, a finer mesh would get other anchors.
+    # The box of the domain, on all levels: that of the anchors differs a little from mesh to mesh, and where it is half
+    # a voxel more than a whole number, a finer mesh would get another number of anchors.
     box = box_of(points, mass)
     for next_spacing in spacings:
         owner = cluster(points, mass, edges, next_spacing, box)
