@@ -176,9 +176,10 @@ def coarse_answer(model: nn.Module, blueprint: Blueprint, sample: MeshData) -> A
     Raises:
         ValueError: an operator without anchors, or one whose coarse fields follow from the field on the mesh.
     """
-    parameter = next(model.parameters())
-    if not isinstance(model, NeuroScale) or getattr(model, "consistent", False):
-        raise ValueError("coarse: expected an operator whose scales stand alone, got one with physics.consistent")
+    parameter, physics = next(model.parameters()), blueprint.case.physics
+    if physics and (physics.consistent or physics.conservative):
+        raise ValueError("coarse: expected scales that stand alone, got a run with physics.consistent or .conservative")
+    assert isinstance(model, NeuroScale)
     ready = in_precision(blueprint.normalisation.apply(sample), parameter.dtype)
     batch = collate([ready]).to(parameter.device)
     start = time.perf_counter()
