@@ -10,7 +10,7 @@ from time_cases import case, decay, moving
 from typer.testing import CliRunner
 
 from gno.cli import app
-from gno.mesh import read_series, write, write_series
+from gno.mesh import node_mass, read_series, write, write_series
 from gno.train import Interrupted, Run, train
 from gno.train.case import Time
 from gno.train.checkpoint import load_tensors
@@ -45,6 +45,18 @@ def test_it_learns_the_decay_and_its_parameter(tmp_path):
     assert evaluation.curve("relative_l2", "u")[0] < 0.03 and evaluation.curve("relative_l2", "u")[-1] < 0.15
     film = {name for name, p in run.model.named_parameters() if "film" in name and p.abs().sum() > 0}
     assert film, "parameters and Δt reach the scales"
+
+
+def test_integrals_that_are_to_be_kept_are_kept(tmp_path):
+    settings = case(Time(unroll=2, conserve=["v"]), targets=["u", "v"], lr=0.05)
+    run = train(settings, tmp_path / "run", meshes={"train": [decay(s) for s in range(2)]}, progress=False)
+    frames = read_series(run.roll_out(decay(5), tmp_path / "out.pvd", n_steps=4).path)
+    mass = node_mass(frames[0])
+    u, v = (np.array([mass @ f.point_fields[f"predicted_{name}"] for f in frames]) for name in "uv")
+    assert np.abs(v - v[0]).max() < 1e-6 and np.abs(u - u[0]).min() == 0 and np.abs(u - u[0])[1:].min() > 1e-4
+    assert np.abs(frames[4].point_fields["predicted_v"] - frames[0].point_fields["predicted_v"]).max() > 1e-3
+    with pytest.raises(ValueError, match=r"time.conserve: .* did you mean 'v'"):
+        case(Time(conserve=["vv"]), targets=["u", "v"])
 
 
 def test_meshes_that_change_every_step_can_be_learned_from(tmp_path):

@@ -352,6 +352,7 @@ class Time(Part):
         unroll: steps of the longest rollout in training; it starts with one and grows over the budget.
         gradient: last steps of a rollout that gradients pass through.
         noise: of the states that a rollout starts from, in usual changes per step.
+        conserve: targets whose integral over the mesh stays as it is, in a closed system: every step keeps it exactly.
     """
 
     forcing: Names = ()
@@ -361,6 +362,7 @@ class Time(Part):
     unroll: Annotated[int, Field(ge=1)] = 4
     gradient: Annotated[int, Field(ge=1)] = 1
     noise: Annotated[float, Field(ge=0)] = 0.0
+    conserve: Names = ()
 
 
 class Uncertainty(Part):
@@ -418,6 +420,12 @@ class Case(Part):
     def _time_of_inputs(self) -> Self:
         if odd := sorted(set(self.time.forcing if self.time else ()) - set(self.data.inputs)):
             raise ValueError(f"time.forcing: {did_you_mean(odd[0], self.data.inputs)}")
+        if odd := sorted(set(self.time.conserve if self.time else ()) - set(self.data.targets)):
+            raise ValueError(f"time.conserve: {did_you_mean(odd[0], self.data.targets)}")
+        if self.time and self.time.conserve and self.physics and self.physics.dirichlet:
+            raise ValueError(
+                "time.conserve: expected none with given values (physics.dirichlet), which let something in"
+            )
         if self.time and self.physics and self.physics.loss == "energy":
             raise ValueError("physics.loss: expected residual (or auto) in a case with [time], got energy")
         if self.time and self.physics and self.physics.conservative:

@@ -10,15 +10,17 @@ scale through FiLM.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from gno.graph import SampleSpec, collate
+from gno.graph.segment import segment_sum
 from gno.nn import Output
 from gno.train.case import Time
 from gno.train.losses import Term
@@ -37,15 +39,23 @@ class Evolution(nn.Module):
         normalisation: of inputs, rates (``targets``), states and log Δt.
         spec: its targets are the states.
         forcing: names of the inputs that change with time.
+        conserve: names of the states whose integrals stay as they are: their rates have no mean, ``û − ⟨û⟩``, on any
+            scale.
     """
 
     forced: Tensor
     whole: Tensor
+    kept: Tensor
     gain: Tensor
     log_step: Tensor
 
     def __init__(
-        self, operator: nn.Module, normalisation: Normalisation, spec: SampleSpec, forcing: Sequence[str]
+        self,
+        operator: nn.Module,
+        normalisation: Normalisation,
+        spec: SampleSpec,
+        forcing: Sequence[str] = (),
+        conserve: Sequence[str] = (),
     ) -> None:
         super().__init__()
         assert normalisation.states is not None and normalisation.step is not None
@@ -53,6 +63,9 @@ class Evolution(nn.Module):
         # columns as tensors that live on the device: a list would be copied there at every step
         self.register_buffer("forced", torch.tensor(state_columns(spec, forcing), dtype=torch.long), persistent=False)
         self.register_buffer("whole", torch.tensor(global_columns(spec, forcing), dtype=torch.long), persistent=False)
+        kept = torch.cat([torch.full((field.n_components,), field.name in conserve) for field in spec.targets])
+        self.register_buffer("kept", kept, persistent=False)
+        self.conserves = bool(conserve)
         # in the precision of the operator: there are devices without float64
         dtype = next((weight.dtype for weight in operator.parameters()), torch.float64)
         gain = normalisation.targets.std / normalisation.states.std
@@ -84,6 +97,16 @@ class Evolution(nn.Module):
             ready.given = (mesh.given - past[:, -1]) / self.change(steps[:, -1], mesh, past.dtype)
         return ready
 
+    def forward(self, ready: Batch) -> Output:
+        """Rates at every scale, of what :meth:`batch` made ready."""
+        output = self.operator(ready)
+        if not self.conserves:
+            return output
+        levels = zip(output.fields, output.mass, output.batch, strict=True)
+        means = (self.kept * graph_means(u, mass, graph, ready.num_graphs) for u, mass, graph in levels)
+        fields = (u - mean for u, mean in zip(output.fields, means, strict=True))
+        return dataclasses.replace(output, fields=tuple(fields))
+
     def change(self, steps: Float[Tensor, " n_graphs"], mesh: Batch, dtype: torch.dtype) -> Float[Tensor, "n c"]:
         """The usual change of each state over a step, in units of its spread: what û is multiplied by."""
         return self.changes(steps, dtype).index_select(0, mesh.batch)
@@ -91,6 +114,20 @@ class Evolution(nn.Module):
     def changes(self, steps: Float[Tensor, " n_graphs"], dtype: torch.dtype) -> Float[Tensor, "n_graphs c"]:
         """The same, one row for each mesh."""
         return self.gain.to(dtype) * steps.to(dtype)[:, None]
+
+
+def graph_means(
+    u: Float[Tensor, "n c"], mass: Float[Tensor, " n"], graph: Int[Tensor, " n"], n_graphs: int
+) -> Float[Tensor, "n c"]:
+    """The mean by mass over its mesh, at every node; meshes follow one another.
+
+    >>> u, mass, graph = torch.tensor([[1.0], [4.0], [5.0]]), torch.tensor([2.0, 1.0, 1.0]), torch.tensor([0, 0, 1])
+    >>> graph_means(u, mass, graph, 2).tolist()
+    [[2.0], [2.0], [5.0]]
+    """
+    ptr = torch.searchsorted(graph, torch.arange(n_graphs + 1, device=graph.device))
+    mass = mass.detach().to(u)[:, None]
+    return (segment_sum(mass * u, ptr) / segment_sum(mass, ptr)).index_select(0, graph)
 
 
 def global_columns(spec: SampleSpec, forcing: Sequence[str]) -> list[int]:
@@ -208,7 +245,7 @@ class Unrolled(nn.Module):
                 past = past + self.time.noise * change[:, None] * torch.randn_like(past)
             ready = self.evolution.batch(batch, past, batch.forcing[:, k : k + 2], steps)
             with torch.set_grad_enabled(k >= first):
-                output = self.evolution.operator(ready)
+                output = self.evolution(ready)
             ready.y = (batch.future[:, k] - past[:, -1].detach()) / change
             ready.state, ready.step = past[:, -1], steps[:, -1]
             ready.change, ready.forcing = self.evolution.changes(ready.step, past.dtype), batch.forcing[:, k : k + 2]
@@ -254,7 +291,7 @@ def rolled(
     for k in range(steps.shape[1] - history + 1):
         dt = steps[:, k : k + history]
         ready = evolution.batch(mesh, ((past - mean) / std).to(dtype), forcing[:, k : k + 2], dt)
-        rate = evolution.operator(ready).fields[0].to(past.dtype)
+        rate = evolution(ready).fields[0].to(past.dtype)
         state = past[:, -1] + evolution.change(dt[:, -1], mesh, past.dtype) * std * rate
         state = torch.where(mesh.fixed, mesh.held, state) if "held" in mesh else state
         past = torch.cat([past[:, 1:], state[:, None]], dim=1)
@@ -319,7 +356,7 @@ class RolloutScores:
         if not self.trajectories:
             return {}
         model.eval()
-        evolution = Evolution(model, self.normalisation, self.spec, self.time.forcing)
+        evolution = Evolution(model, self.normalisation, self.spec, self.time.forcing, self.time.conserve)
         device = next(model.parameters()).device
         rows = [self._errors(evolution.to(device), t, device) for t in self.trajectories]
         mean = torch.stack([row.mean(0) for row in rows]).mean(0).tolist()

@@ -62,7 +62,8 @@ def evolution_of(model: nn.Module, blueprint: Blueprint) -> tuple[Evolution, Tim
     if case.time is None:
         raise ValueError("steps: expected a run whose case has [time], got a steady one")
     device = next(model.parameters()).device
-    return Evolution(model, blueprint.normalisation, blueprint.spec, case.time.forcing).to(device).eval(), case.time
+    evolution = Evolution(model, blueprint.normalisation, blueprint.spec, case.time.forcing, case.time.conserve)
+    return evolution.to(device).eval(), case.time
 
 
 def roll_out(

@@ -93,7 +93,9 @@ def _in_time(
     ready = {key: [t.normalised(normalisation, forced, dtype) for t in values] for key, values in samples.items()}
     longest = longest_horizon(ready["train"], time)
     floors = tuple(ready["train"][0].floors)
-    objective = Unrolled(Evolution(model, normalisation, spec, time.forcing), terms, time, longest, floors)
+    objective = Unrolled(
+        Evolution(model, normalisation, spec, time.forcing, time.conserve), terms, time, longest, floors
+    )
     scores = RolloutScores(ready["validation"], normalisation, spec, time)
     coarse = [t.coarsened(spec) for t in ready["train"]] if blueprint.case.training.curriculum else []
     windows = (Windows(trajectories, time.history, longest) for trajectories in (ready["train"], coarse))
