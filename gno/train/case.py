@@ -456,8 +456,9 @@ class Case(Part):
 
     @pydantic.model_validator(mode="after")
     def _coarse_meshes(self) -> Self:
-        if self.training.curriculum and self.physics:
-            raise ValueError("training.curriculum: expected 0 with [physics], which needs cells, got more")
+        if self.training.curriculum and (self.physics or self.training.compile):
+            other = "[physics], which needs cells" if self.physics else "training.compile, which wants one size"
+            raise ValueError(f"training.curriculum: expected 0 with {other}, got more")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -69,7 +69,7 @@ def task_of(blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, 
     task = (_in_time if blueprint.case.time else _steady)(blueprint, samples, operator, terms, dtype)
     if not settings.compile:
         return task
-    ladder = Ladder.fit([*task.samples, *task.coarse], settings.batch_size // settings.devices)
+    ladder = Ladder.fit(task.samples, settings.batch_size // settings.devices)
     return dataclasses.replace(task, collate=lambda samples: ladder.pad(collate(samples)))
 
 
