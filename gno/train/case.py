@@ -456,8 +456,13 @@ class Case(Part):
 
     @pydantic.model_validator(mode="after")
     def _coarse_meshes(self) -> Self:
-        if self.training.curriculum and (self.physics or self.training.compile):
-            other = "[physics], which needs cells" if self.physics else "training.compile, which wants one size"
+        others = {
+            "[physics], which needs cells": self.physics is not None,
+            "model.n_stencils, which needs cells": bool(self.model.knobs.get("n_stencils")),
+            "training.compile, which wants one size": self.training.compile,
+        }
+        if self.training.curriculum and any(others.values()):
+            other = next(name for name, wanted in others.items() if wanted)
             raise ValueError(f"training.curriculum: expected 0 with {other}, got more")
         return self
 
