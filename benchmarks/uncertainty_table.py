@@ -116,7 +116,8 @@ def _out_of_range(rows: Sequence[dict]) -> list[str]:
         ]
         for method, some in _by(flagged, "method").items()
     ]
-    return [*lines, *_block("Detector: AUROC, and share flagged", ["method", "in range", *shifts], cells)]
+    head = ["method", "in range", *shifts]
+    return [*lines, *(_block("Detector: AUROC, and share flagged", head, cells) if cells else [])]
 
 
 def _deferral(rows: Sequence[dict]) -> list[str]:
