@@ -63,9 +63,10 @@ class Settings:
         domain: a name in `DOMAINS`, or the file of a mesh.
         spacing: of the nodes.
         refine: how often the solver halves that spacing; the files hold the coarse nodes.
-        n_frames: frames after the start, in training.
+        n_frames: frames after the start, in training; those before `begin` are not kept.
         every: time between frames.
         step: largest time step of the solver.
+        begin: time of the first frame; before it, islands become a pattern.
     """
 
     domain: str
@@ -74,6 +75,7 @@ class Settings:
     n_frames: int = 40
     every: float = 20.0
     step: float = 1.0
+    begin: float = 0.0
 
     def region(self, seed: int) -> Region:
         """The domain number `seed`."""
@@ -94,6 +96,8 @@ def trajectory(settings: Settings, split: str, seed: int, region: Region | None 
     states = simulate(assemble(solved.mesh, solved.unknown), parameters, start, times.tolist(), step=settings.step)
     frames = (state[: region.mesh.n_nodes].T for state in states)
     for when, (u, v) in zip(times, frames, strict=True):
+        if when < settings.begin:
+            continue
         constants = {"F": parameters.feed, "k": parameters.kill, "solver_seconds": time.process_time() - clock}
         yield region.mesh.replace(
             points=region.mesh.points.astype(np.float32),
@@ -145,7 +149,7 @@ def main() -> None:
     parser.add_argument("domain", nargs="?", choices=sorted(DOMAINS), default="holes")
     parser.add_argument("--mesh", type=Path, help="file of a triangle mesh, instead of a domain")
     parser.add_argument("--folder", type=Path, help="where to; gray_scott/<domain> by default")
-    for name in ("spacing", "every", "step"):
+    for name in ("spacing", "every", "step", "begin"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Settings, name), help="default: %(default)g")
     parser.add_argument("--refine", type=int, default=Settings.refine, help="default: %(default)d")
     parser.add_argument("--frames", type=int, default=Settings.n_frames, help="default: %(default)d")
@@ -154,7 +158,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes; default: %(default)d")
     options = parser.parse_args()
     domain = str(options.mesh.resolve()) if options.mesh else options.domain
-    settings = Settings(domain, options.spacing, options.refine, options.frames, options.every, options.step)
+    settings = Settings(
+        domain, options.spacing, options.refine, options.frames, options.every, options.step, options.begin
+    )
     folder = options.folder or Path("gray_scott") / Path(domain).stem
     start = time.perf_counter()
     try:

@@ -1,0 +1,235 @@
+"""Gray–Scott learned: gno, its peers and a coarser solver after equal processor time.
+
+    make peers                                           # neuraloperator, in an environment of its own
+    .venv-peers/bin/python benchmarks/gray_scott.py      # --smoke takes seconds; --table prints what is there
+
+A square with walls, 41 × 41 nodes, solved on a mesh twice as fine; frames 20 apart, which is the step that operators
+take. Reported is VRMSE of v, error over deviation, both root mean squares over trajectories and steps, of rollouts from
+t = 100 to 800.
+
+1. gno, FNO (neuraloperator), gno without levels (a plain graph network), and gno without its stencils: unseen starts,
+   then F and k inside a hole of the training band (interpolation) and outside it (extrapolation).
+2. Fewer training trajectories; more than 64 have more windows than a training of this length sees.
+3. With the equation and its balance as losses.
+4. Rollouts of ten times the horizon: is it bounded, has it the right pattern?
+5. Squares turned in space, and then a sphere that training never saw.
+6. The solver itself on coarser meshes with longer steps: error and seconds.
+
+Each training is a process of its own on one thread and a line of results/gray_scott.jsonl; what is there is not trained
+again, so an interrupted benchmark goes on. The periodic square, where FNO is at home, is trained on as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gray_scott_run import TESTS, Job, run, series, solver_rows
+
+RESULTS = Path(__file__).parent / "results" / "gray_scott.jsonl"
+WINDOWS = ("1:1", "6:12", "13:30", "all")
+RATES = {"gno": 4e-3, "gno without stencils": 4e-3, "graph without levels": 4e-3, "FNO": 8e-3}
+EQUATION = {
+    "equation": "gray_scott",
+    "parameters": {"feed": "F", "kill": "k", "diffusivity": [2e-5, 1e-5]},
+    "intra": 0.1,
+    "conserve": {"balance": 0.1},
+}
+
+
+def jobs(minutes: float, seeds: int) -> list[Job]:
+    """All trainings, the most telling first."""
+
+    def job(model: str, n_train: int = 64, seed: int = 0, **others: Any) -> Job:
+        return Job(model, n_train, seed, minutes, others.pop("lr", RATES[model]), **others)
+
+    main = [job(model, seed=seed) for seed in range(seeds) for model in ("gno", "graph without levels", "FNO")]
+    rates = [job("FNO", lr=2e-3), job("FNO", lr=2e-2)]
+    few = [job(model, n_train) for n_train in (16, 4) for model in ("gno", "FNO")]
+    physics = [job("gno", n_train, physics=EQUATION) for n_train in (16, 4)]
+    parts = [job("gno without stencils"), job("FNO", domain="periodic"), job("gno", 24, domain="plane")]
+    return [*main[:3], *rates, *main[3:], *few, *physics, *parts]
+
+
+def start(job: Job) -> dict[str, Any]:
+    """Train and measure in a new process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--one", json.dumps(dataclasses.asdict(job))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Everything as Markdown."""
+    trained = [row for row in rows if row["model"] != "solver"]
+    solvers = [row for row in rows if row["model"] == "solver"]
+    first = trained[0]
+    parts = [
+        f"VRMSE of v; {first['minutes']:g} processor minute(s) of one thread each, mean over the seeds given ± their "
+        f"deviation. {first['machine']}.",
+        learned(trained),
+        long_runs(trained),
+        carried_over(trained),
+        against_solver(trained, solvers) if solvers else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def grouped(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows that differ in the seed alone, by what the others have in common."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        physics = ", equation and balance" if row["physics"] else ""
+        place = "" if row["domain"] == "square" else f", {row['domain']}"
+        found.setdefault(f"{row['model']}{physics}{place} | {row['n_train']} | {row['lr']:g}", []).append(row)
+    return found
+
+
+def spread(values: Sequence[float], look: str = ".3f") -> str:
+    """Mean, and deviation where there are several."""
+    if not values:
+        return "–"
+    mean = format(statistics.fmean(values), look)
+    return f"{mean} ± {format(statistics.stdev(values), look)}" if len(values) > 1 else mean
+
+
+def learned(rows: Sequence[dict[str, Any]]) -> str:
+    """Errors of rollouts from unseen starts, in the band, inside its hole, and outside."""
+    lines = [
+        "| model | trajectories | rate | seeds | step 1 | 6:12 | 13:30 | 1:35 | interpolation 1:35 | "
+        "extrapolation 1:35 | ms a step | steps of training | weights |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, some in grouped(rows).items():
+        cells = [spread([row["test"][key] for row in some if key in row["test"]]) for key in WINDOWS]
+        cells += [spread([row[split]["all"] for row in some]) if split in some[0] else "" for split in list(TESTS)[1:]]
+        cells += [f"{statistics.median(row['test']['ms'] for row in some):.1f}"]
+        cells += [f"{statistics.fmean(row['steps'] for row in some):.0f}", f"{some[0]['weights']:,}"]
+        lines.append(f"| {name} | {len(some)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def long_runs(rows: Sequence[dict[str, Any]]) -> str:
+    """Statistics of patterns at ten times the horizon."""
+    names = ("spectrum", "correlation", "mean", "deviation", "area")
+    lines = [
+        "Rollouts of 395 steps, to t = 8000: differences of the patterns' statistics in the last fifth "
+        "(`examples/gray_scott/pattern_statistics.py`), and the largest value that a field took. The last row is what "
+        "the true patterns of two different trajectories are apart.",
+        "",
+        f"| model | trajectories | rate | seeds | {' | '.join(names)} | largest |",
+        f"|---|--:|--:|--:|{'--:|' * (len(names) + 1)}",
+    ]
+    having = [row for row in rows if "long" in row]
+    for name, some in grouped(having).items():
+        cells = [spread([row["long"][key] for row in some]) for key in names]
+        largest = max(row["long"]["largest"] for row in some)
+        lines.append(f"| {name} | {len(some)} | {' | '.join(cells)} | {largest:.3g} |")
+    if having and "unlike area" in having[0]["long"]:
+        cells = [f"{having[0]['long'][f'unlike {key}']:.3f}" for key in names]
+        lines.append(f"| another trajectory | | | | {' | '.join(cells)} | |")
+    return "\n".join(lines)
+
+
+def carried_over(rows: Sequence[dict[str, Any]]) -> str:
+    """Operators that learned on squares turned in space, on a sphere that they have never seen."""
+    having = [row for row in rows if "sphere" in row]
+    lines = [
+        "Trained on squares with walls, turned at random in space, and run on a sphere: VRMSE of v, and differences of "
+        "the patterns' statistics in the last fifth of 35 steps.",
+        "",
+        "| model | trajectories | rate | seeds | step 1 | 6:12 | 13:30 | 1:35 | spectrum | area | largest |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, some in grouped(having).items():
+        cells = [spread([row["sphere"][key] for row in some if key in row["sphere"]]) for key in WINDOWS]
+        cells += [spread([row["sphere"][key] for row in some]) for key in ("spectrum", "area", "largest")]
+        lines.append(f"| {name} | {len(some)} | {' | '.join(cells)} |")
+    return "\n".join(lines) if having else ""
+
+
+def against_solver(rows: Sequence[dict[str, Any]], solvers: Sequence[dict[str, Any]]) -> str:
+    """The solver on other meshes; its fastest run that is as exact as an operator, and how the times compare."""
+    lines = [
+        "The solver from the same states to t = 800, seconds of matrices, factors and steps:",
+        "",
+        "| nodes | Δt | step 1 | 6:12 | 13:30 | 1:35 | seconds |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in solvers:
+        cells = [spread([row["test"][key]] if key in row["test"] else []) for key in WINDOWS]
+        lines.append(f"| {row['n'] ** 2} | {row['step']:g} | {' | '.join(cells)} | {row['seconds']:.3f} |")
+    lines.append("")
+    for name, some in grouped([row for row in rows if row["domain"] == "square" and not row["physics"]]).items():
+        error, seconds = statistics.fmean(r["test"]["all"] for r in some), 35e-3 * some[0]["test"]["ms"]
+        equal = [row["seconds"] for row in solvers if row["test"]["all"] <= error]
+        if equal:
+            ratio = min(equal) / seconds
+            lines.append(
+                f"- {name.split(' | ')[0]}, {some[0]['n_train']} trajectories: {seconds:.2f} s; at its error "
+                f"({error:.3f}) the solver takes {min(equal):.3f} s, {ratio:.2f} times as long."
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=0.75, help="of processor time of each training; %(default)g")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", help="only these")
+    parser.add_argument("--smoke", action="store_true", help="seconds in all, nothing is kept")
+    parser.add_argument("--table", action="store_true", help="print the table of the rows there are")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(run(Job(**json.loads(options.one)))))
+        return
+    if options.smoke:
+        print(table(smoke(options.models or ["gno"])))
+        return
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    wanted = [] if options.table else jobs(options.minutes, options.seeds)
+    for job in wanted:
+        if options.models and job.model not in options.models:
+            continue
+        if not any(_same(row, job) for row in rows):
+            rows.append(start(job))
+            keep(rows[-1])
+    if wanted and not any(row["model"] == "solver" for row in rows):
+        for row in solver_rows(series(wanted[0], "test", TESTS["test"])):
+            rows.append(row)
+            keep(row)
+    text = table(rows)
+    RESULTS.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def keep(row: dict[str, Any]) -> None:
+    """A line more in the results."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def _same(row: dict[str, Any], job: Job) -> bool:
+    return all(row.get(key) == value for key, value in json.loads(json.dumps(dataclasses.asdict(job))).items())
+
+
+def smoke(models: Sequence[str]) -> list[dict[str, Any]]:
+    """A few steps of training on short trajectories and coarse meshes; nothing is kept but these."""
+    return [run(Job(model, 2, 0, 0.01, RATES[model], spacing=0.06, n_frames=12)) for model in models]
+
+
+if __name__ == "__main__":
+    main()
