@@ -102,7 +102,8 @@ def test_the_norm_of_the_residual_does_not_grow_with_refinement():
             share = torch.ones((), dtype=torch.float64, requires_grad=True)
             of(solution + share * error).backward()
             slopes[name].append(share.grad.item())
-    assert 0.5 * slopes["smooth"][0] < slopes["smooth"][2] < 1.1 * slopes["smooth"][0]
+    # how well the anchors of a mesh happen to precondition is a factor of two; a plain norm is off by sixteen
+    assert slopes["smooth"][0] / 3 < slopes["smooth"][2] < 1.1 * slopes["smooth"][0]
     assert slopes["rough"][2] < 6 * slopes["rough"][0] and slopes["rough, plain"][2] > 12 * slopes["rough, plain"][0]
 
 
