@@ -7,21 +7,12 @@ import time
 
 import numpy as np
 import pytest
+from cli_cases import gno
 from train_cases import square
 
-from gno import cli
 from gno.mesh import read, write
 
 COMMANDS = ("inspect", "train", "evaluate", "predict", "show", "demo")
-
-
-def gno(capsys, monkeypatch, *arguments):
-    """Exit status, output and errors of one call in this process."""
-    monkeypatch.setattr(sys, "argv", ["gno", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    out = capsys.readouterr()
-    return stopped.value.code, out.out, out.err
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,13 @@
 """`gno post` and `gno correct`: help that teaches, figures, files, and one line for bad input."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
+from cli_cases import gno
 from post_cases import grid
 
-from gno import cli
 from gno.mesh import read, write
-
-
-def gno(capsys, monkeypatch, *arguments):
-    """Exit status, output and errors of one call in this process."""
-    monkeypatch.setattr(sys, "argv", ["gno", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    out = capsys.readouterr()
-    return stopped.value.code, out.out, out.err
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """The command line where a run knows how sure it is: train, evaluate, predict, post, show, calibrate; and in time."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import time_cases
+from cli_cases import gno
 from train_cases import square
 
-from gno import cli
 from gno.mesh import read, read_series, write
 from gno.mesh.pvd import write_collection
 from gno.post.panels import field_panels
@@ -29,15 +28,6 @@ device = "cpu"
 [uncertainty]
 members = 2
 """
-
-
-def gno(capsys, monkeypatch, *arguments):
-    """Exit status, output and errors of one call in this process."""
-    monkeypatch.setattr(sys, "argv", ["gno", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    out = capsys.readouterr()
-    return stopped.value.code, out.out, out.err
 
 
 @pytest.fixture(scope="module")

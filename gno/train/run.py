@@ -176,6 +176,21 @@ def _run_loop(
     fabric.barrier()
 
 
+def evaluate_series(
+    models: Sequence[nn.Module], blueprint: Blueprint, series: Iterable[Sequence[Mesh] | str | Path]
+) -> RolloutEvaluation:
+    """Rollouts of one or several models from the first frames of series or files, against the frames that follow.
+
+    Raises:
+        ValueError: a series without a state or a step, or no series at all.
+    """
+    sources = [Path(source) if isinstance(source, str) else source for source in series]
+    if not sources:
+        raise ValueError("series to evaluate: expected at least one, got none")
+    evolution_of(models[0], blueprint)  # a steady run is told apart before anything is read
+    return evaluate_rollouts(models, blueprint, trajectories_of(sources, blueprint.spec, blueprint.case))
+
+
 def launch(case: Case) -> Fabric:
     """Lightning Fabric with the device, precision and processes of a case."""
     from lightning_fabric import Fabric
@@ -335,12 +350,7 @@ class Run:
         Raises:
             ValueError: a series without a state or a step, or no series at all.
         """
-        sources = [Path(source) if isinstance(source, str) else source for source in series]
-        if not sources:
-            raise ValueError("series to evaluate: expected at least one, got none")
-        evolution_of(self.model, self.blueprint)  # a steady run is told apart before anything is read
-        trajectories = trajectories_of(sources, self.blueprint.spec, self.blueprint.case)
-        return evaluate_rollouts([self.model], self.blueprint, trajectories)
+        return evaluate_series([self.model], self.blueprint, series)
 
     def evaluate(self, meshes: Iterable[Mesh | str | Path]) -> Evaluation:
         """Errors against the fields in the meshes or files.

@@ -21,9 +21,9 @@ from gno.nn import NoisyOutput, Output
 from gno.train.evaluate import Evaluation, row_of
 from gno.train.physics import with_given
 from gno.train.predict import Answer, Prediction, in_precision, prediction
-from gno.train.rollout import Rollout, evaluate_rollouts, evolution_of
-from gno.train.run import Run
-from gno.train.sources import frames_of, mesh_of, trajectories_of
+from gno.train.rollout import Rollout
+from gno.train.run import Run, evaluate_series
+from gno.train.sources import frames_of, mesh_of
 from gno.train.time_metrics import RolloutEvaluation
 from gno.uncertain import Uncertain
 from gno.uq.rollout import roll_out
@@ -155,12 +155,7 @@ class Sampler(abc.ABC):
         Raises:
             ValueError: a series without a state or a step, or no series at all.
         """
-        sources = [Path(source) if isinstance(source, str) else source for source in series]
-        if not sources:
-            raise ValueError("series to evaluate: expected at least one, got none")
-        blueprint = self.operator.blueprint
-        evolution_of(self.operator.model, blueprint)  # a steady run is told apart before anything is read
-        return evaluate_rollouts(self.models, blueprint, trajectories_of(sources, blueprint.spec, blueprint.case))
+        return evaluate_series(self.models, self.operator.blueprint, series)
 
     def sample(self, mesh: Mesh) -> MeshData:
         """What the operator sees of a mesh, given values of its physics included."""
