@@ -8,7 +8,7 @@ from graph_cases import operator_for, samples_of, square
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gno.graph import FieldSpec, collate
-from gno.graph.sample import level_edges, link_edges
+from gno.graph.batch import level_edges, link_edges
 from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.kernel import KernelIntegral
 from gno.nn.pooling import LearnedPooling

@@ -1,7 +1,10 @@
 """From a mesh to a hierarchy of graphs, as tensors in ragged batches."""
 
+from gno.graph.batch import collate
+from gno.graph.fields import FieldSpec
 from gno.graph.hierarchy import Hierarchy, Level, build_hierarchy
-from gno.graph.sample import FieldSpec, MeshData, SampleSpec, build_sample, collate, hierarchy_of
+from gno.graph.sample import MeshData, build_sample, hierarchy_of
+from gno.graph.spec import SampleSpec
 
 __all__ = [
     "FieldSpec",

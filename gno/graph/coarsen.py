@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gno.graph.hierarchy import build_hierarchy, centroids, cluster
-from gno.graph.sample import MeshData, SampleSpec, add_level
+from gno.graph.sample import MeshData, add_level
+from gno.graph.spec import SampleSpec
 
 # Spacing of the clusters, in median edges of the mesh.
 STEP = 2.0

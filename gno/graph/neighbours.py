@@ -1,10 +1,17 @@
-"""Neighbours of points that no cell connects."""
+"""Which points of a mesh are neighbours."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
+
+from gno.mesh import Mesh, mesh_edges
+
+
+def edges_of(mesh: Mesh) -> Int[np.ndarray, "2 n_edges"]:
+    """Undirected edges: the mesh's own, or nearest neighbours in a point cloud."""
+    return mesh_edges(mesh) if mesh.cells else nearest_edges(mesh.points[:, : mesh.dim])
 
 
 def nearest_edges(points: Float[np.ndarray, "n dim"], k: int | None = None) -> Int[np.ndarray, "2 n_edges"]:

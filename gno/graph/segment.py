@@ -128,6 +128,12 @@ def spread(values: Float[Tensor, "n_senders c"], edges: Edges) -> Float[Tensor, 
     return _Spread.apply(values, edges)
 
 
+def over_sum(weights: Float[Tensor, " n_edges"], edges: Edges) -> Float[Tensor, " n_edges"]:
+    """Weights over their sum at the receiver; zero where that sum is zero."""
+    total = segment_sum(weights[:, None], edges.ptr)[:, 0]
+    return weights / torch.where(total > 0, total, torch.ones_like(total)).index_select(0, edges.receiver)
+
+
 def bag(values: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
     """``y_r = Σ_{e in ptr[r]:ptr[r+1]} w_e values[index_e]``, without a gradient.
 

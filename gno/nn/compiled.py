@@ -10,7 +10,7 @@ from torch import nn
 from torch_geometric.data import Batch
 
 from gno.graph.padding import with_rows
-from gno.nn.operator import Output
+from gno.nn.output import Output
 
 
 class Compiled(nn.Module):

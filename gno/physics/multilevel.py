@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch_geometric.data import Data
 
-from gno.graph.sample import link_edges
+from gno.graph.batch import link_edges
 from gno.graph.segment import gather_sum, gather_sum_t
 from gno.physics.forms import Energy
 from gno.physics.problem import Problem

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-import gno.graph
 from gno.graph import FieldSpec, MeshData, SampleSpec, collate
+from gno.graph.fields import find_field
 from gno.mesh import Mesh
 from gno.nn import NeuroScale, OperatorConfig, Output
 from gno.physics import equations, losses, weights
@@ -159,7 +159,7 @@ def target_specs(case: Case, spec: SampleSpec, meshes: Sequence[Mesh]) -> tuple[
     for name in case.data.targets:
         labelled = next((mesh for mesh in meshes if name in mesh.point_fields or name in mesh.cell_fields), None)
         if labelled is not None:
-            found.append(gno.graph.sample.find_field(labelled, name))
+            found.append(find_field(labelled, name))
             continue
         n = case.physics.components.get(name, expected if names == (name,) else None)
         if n is None:

@@ -1,0 +1,57 @@
+"""Ragged batches of samples by torch_geometric, and the edges in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch_geometric.data import Batch
+
+from gno.graph.sample import MeshData
+from gno.graph.segment import Edges
+
+
+def collate(samples: Sequence[MeshData]) -> Batch:
+    """A ragged batch; ``pos_s_batch`` says which mesh a node of level s belongs to.
+
+    What a sample carries besides tensors becomes one if it says how, ``type(value).join(values)``.
+    """
+    n_levels = samples[0].n_levels
+    batch = Batch.from_data_list(list(samples), follow_batch=[f"pos_{s}" for s in range(n_levels)])
+    for key, value in samples[0].to_dict().items():
+        if not isinstance(value, str) and hasattr(value, "join"):
+            batch[key] = type(value).join(batch[key])
+    # Sizes known on the host, so that padding needs no look at the device: the largest mesh, and the largest set of
+    # anchors from level s up.
+    sizes = np.array([[d[f"pos_{s}"].shape[0] for s in range(n_levels)] for d in samples])
+    batch.longest_mesh = int(sizes[:, 0].max())
+    batch.longest_from = [int(sizes[:, s:].sum(1).max()) for s in range(n_levels)]
+    return batch
+
+
+def level_edges(batch: Batch, s: int) -> Edges:
+    """Edges of level s of a batch."""
+    sender, receiver = batch[f"edge_index_{s}"]
+    n = batch[f"pos_{s}"].shape[0]
+    return Edges.from_perm(sender, receiver, batch[f"edge_perm_{s}"], n, n)
+
+
+def stencil_edges(batch: Batch) -> Edges:
+    """Edges on which the Laplacian of a batch has entries.
+
+    Raises:
+        ValueError: samples without it.
+    """
+    if "stencil" not in batch:
+        raise ValueError("batch.stencil: expected samples of a spec with n_stencils > 0, got some without a Laplacian")
+    (sender, receiver), n = batch.stencil_index, batch.pos_0.shape[0]
+    return Edges.from_perm(sender, receiver, batch.stencil_perm, n, n)
+
+
+def link_edges(batch: Batch, s: int) -> Edges:
+    """Links as edges from the anchors of level s + 1 to the nodes of level s."""
+    link = batch[f"link_{s}"]
+    n, k = link.shape
+    receiver = torch.arange(n, device=link.device).repeat_interleave(k)
+    return Edges.from_perm(link.flatten(), receiver, batch[f"link_perm_{s}"], batch[f"pos_{s + 1}"].shape[0], n)

@@ -1,0 +1,145 @@
+"""SampleSpec: how a case sees a mesh, fitted on the training meshes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gno.graph.features import in_units
+from gno.graph.fields import FieldSpec, find_field
+from gno.graph.neighbours import edges_of
+from gno.mesh import Mesh
+
+# Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
+FIRST_STEP = 2.5
+NEXT_STEP = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSpec:
+    """How a mesh becomes a sample; fitted on the training meshes and stored with the weights.
+
+    Args:
+        dim: dimension of space.
+        unit: the case's unit of length (half the median extent), in the user's unit.
+        inputs: fields that the operator reads.
+        targets: fields that it predicts.
+        sets: point sets whose distance and direction every node knows.
+        spacings: spacing of levels 1, 2, …, in ``unit``. Fixed by the case, so a finer mesh keeps its anchors.
+        n_candidates: anchors of the next level that a node can lean on.
+        coordinates: whether a node knows where it is; without, the operator is the same wherever a mesh lies.
+        n_stencils: layers of the operator that read the Laplacian on the mesh, which samples then have.
+    """
+
+    dim: int
+    unit: float
+    inputs: tuple[FieldSpec, ...]
+    targets: tuple[FieldSpec, ...]
+    sets: tuple[str, ...]
+    spacings: tuple[float, ...]
+    n_candidates: int = 5
+    coordinates: bool = True
+    n_stencils: int = 0
+
+    @staticmethod
+    def fit(
+        meshes: Sequence[Mesh],
+        *,
+        inputs: Sequence[str],
+        targets: Sequence[str],
+        log: Sequence[str] = (),
+        sets: Sequence[str] | None = None,
+        n_levels: int | None = None,
+        first_step: float = FIRST_STEP,
+        next_step: float = NEXT_STEP,
+        n_candidates: int = 5,
+        coordinates: bool = True,
+        n_stencils: int = 0,
+    ) -> SampleSpec:
+        """Resolve fields, unit and spacings from the training meshes.
+
+        Args:
+            meshes: training meshes.
+            inputs: names of fields or sets to read.
+            targets: names of fields to predict.
+            log: those inputs whose logarithm is read: coefficients that vary by factors.
+            sets: point sets whose distance is a feature; by default those that every mesh has.
+            n_levels: number of levels, the mesh included; by default as many as leave about four anchors across, at
+                least 3.
+            first_step: spacing of level 1 in median edge lengths.
+            next_step: spacing of each further level in spacings of the one before.
+            n_candidates: anchors that a node can lean on.
+            coordinates: whether a node knows where it is. False suits what is the same everywhere, as reaction and
+                diffusion are, and shapes that lie elsewhere than those of the training.
+            n_stencils: layers at the entrance and at the exit that read the Laplacian on the mesh, for reaction and
+                diffusion.
+
+        Raises:
+            ValueError: a field is missing, or is both input and target.
+        """
+        if not meshes:
+            raise ValueError("training meshes: expected at least one, got none")
+        both = sorted(set(inputs) & set(targets))
+        if both:
+            raise ValueError(f"field '{both[0]}': expected to be input or target, got both")
+        dim = meshes[0].dim
+        other = next((m for m in meshes if m.dim != dim), None)
+        if other is not None:
+            raise ValueError(
+                f"meshes: expected all {dim}-D like {meshes[0].source}, got {other.dim}-D ({other.source})"
+            )
+        extent = [np.ptp(m.points[:, :dim], axis=0).max() for m in meshes]
+        unit = float(np.median(extent)) / 2 or 1.0
+        return SampleSpec(
+            dim,
+            unit,
+            tuple(dataclasses.replace(find_field(meshes[0], name), log=name in log) for name in inputs),
+            tuple(find_field(meshes[0], name) for name in targets),
+            tuple(common_sets(meshes) if sets is None else sets),
+            _spacings(meshes, unit, n_levels, first_step, next_step),
+            n_candidates,
+            coordinates,
+            n_stencils,
+        )
+
+    @property
+    def n_inputs(self) -> int:
+        return sum(f.n_components for f in self.inputs)
+
+    @property
+    def n_targets(self) -> int:
+        return sum(f.n_components for f in self.targets)
+
+    @property
+    def n_levels(self) -> int:
+        return 1 + len(self.spacings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> SampleSpec:
+        fields = {name: tuple(FieldSpec(**f) for f in values[name]) for name in ("inputs", "targets")}
+        rest = {"sets": tuple(values["sets"]), "spacings": tuple(values["spacings"])}
+        return SampleSpec(**{**values, **fields, **rest})
+
+
+def common_sets(meshes: Sequence[Mesh]) -> list[str]:
+    """Point sets that every mesh has and that are not empty, by name."""
+    names = [{k for k, v in m.point_sets.items() if len(v)} for m in meshes]
+    return sorted(set.intersection(*names))
+
+
+def _spacings(meshes, unit, n_levels, first_step, next_step) -> tuple[float, ...]:
+    lengths = []
+    for mesh in meshes[:20]:
+        edges, points = edges_of(mesh), in_units(mesh, unit)
+        lengths.append(np.median(np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)) if edges.size else 1.0)
+    first = first_step * float(np.median(lengths))
+    if n_levels is None:
+        across = 2.0 / first  # anchors of level 1 along the longest side
+        n_levels = max(3, 2 + int(np.floor(np.log(max(across / 4, 1)) / np.log(next_step) + 1e-9)))
+    return tuple(first * next_step**s for s in range(n_levels - 1))

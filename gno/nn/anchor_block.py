@@ -1,0 +1,90 @@
+"""The layer among the anchors of all levels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from gno.graph.batch import level_edges
+from gno.graph.segment import Edges, over_sum
+from gno.nn.attention import CrossScaleAttention, Tokens
+from gno.nn.condition import Condition, Norm
+from gno.nn.config import OperatorConfig
+from gno.nn.kernel import KernelIntegral
+from gno.nn.link import spacing
+from gno.nn.mlp import mlp
+from gno.nn.norm import RMSNorm
+from gno.nn.pooling import Transfer
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelState:
+    """The nodes of one level, finest first, and what carries values to the next coarser one."""
+
+    v: Float[Tensor, "n width"]
+    position: Float[Tensor, "n dim"]
+    mass: Float[Tensor, " n"]
+    batch: Int[Tensor, " n"]
+    transfer: Transfer | None
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorGraph:
+    """The anchors of all coarse levels as one graph, and as tokens; the last of them are the keys.
+
+    Positions are in spacings of each anchor's level.
+    """
+
+    edges: Edges
+    weights: Float[Tensor, " n_edges"]
+    position: Float[Tensor, "n dim"]
+    tokens: Tokens
+    keys: Tokens
+    condition: Condition | None
+
+    @staticmethod
+    def of(levels: Sequence[LevelState], batch: Batch, key_level: int) -> AnchorGraph:
+        """Edges among the anchors of each level with weights m_j b_ij over their sum, b = exp(−|x_ij|²)."""
+        coarse, edges, weights, place = levels[1:], [], [], []
+        for s, level in enumerate(coarse, start=1):
+            near, position = level_edges(batch, s), level.position / spacing(batch, s)
+            offset = position.index_select(0, near.sender) - position.index_select(0, near.receiver)
+            w = level.mass.index_select(0, near.sender) * (-offset.square().sum(1)).exp()
+            edges.append(near)
+            weights.append(over_sum(w.detach(), near))
+            place.append(position)
+        tokens, keys = _tokens(levels, 1, batch), _tokens(levels, key_level, batch)
+        condition = Condition.of(batch, [level.batch for level in coarse])
+        return AnchorGraph(Edges.union(edges), torch.cat(weights), torch.cat(place), tokens, keys, condition)
+
+
+class Block(nn.Module):
+    """One round among the anchors of all levels: near (kernel), far and across scales (attention), at the node."""
+
+    def __init__(self, c: OperatorConfig) -> None:
+        super().__init__()
+        self.norm_kernel, self.norm_mlp = Norm(c), Norm(c)
+        self.kernel = KernelIntegral(c.width, c.dim)
+        self.norm_attention = RMSNorm(c.width) if c.attention else None
+        self.attention = CrossScaleAttention(c.width, c.n_heads, c.n_levels, c.dim) if c.attention else None
+        self.mlp = mlp(c.width, 2 * c.width, c.width)
+
+    def forward(self, v: Float[Tensor, "n width"], graph: AnchorGraph) -> Float[Tensor, "n width"]:
+        v = v + self.kernel(self.norm_kernel(v, graph.condition), graph.position, graph.edges, graph.weights)
+        if self.attention is not None and self.norm_attention is not None:
+            n = self.norm_attention(v)
+            v = v + self.attention(n, n[-len(graph.keys.place) :], graph.tokens, graph.keys)
+        return v + self.mlp(self.norm_mlp(v, graph.condition))
+
+
+def _tokens(levels: Sequence[LevelState], first: int, batch: Batch) -> Tokens:
+    """The nodes of the levels from ``first`` up as tokens."""
+    part = levels[first:]
+    scale = torch.cat([torch.full_like(x.batch, s) for s, x in enumerate(part, start=first)])
+    position, mass, mesh = (torch.cat([getattr(x, name) for x in part]) for name in ("position", "mass", "batch"))
+    return Tokens.build(position, mass, scale, mesh, batch.num_graphs, batch.longest_from[first])

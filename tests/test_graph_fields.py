@@ -1,0 +1,31 @@
+"""Fields by name: a value that cannot be learned from is named with its field, place and file."""
+
+import numpy as np
+import pytest
+
+from gno.graph import FieldSpec
+from gno.graph.fields import find_field
+from gno.mesh import CellBlock, Mesh
+
+
+def square(**fields) -> Mesh:
+    points = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
+    return Mesh(points, (CellBlock("triangle", np.array([[0, 1, 2], [1, 3, 2]])),), source="square.vtu", **fields)
+
+
+def test_a_value_that_is_not_finite_is_named():
+    mesh = square(point_fields={"u": np.array([0.0, np.nan, np.inf, 1])}, cell_fields={"k": np.array([1.0, np.nan])})
+    with pytest.raises(ValueError, match=r"point field 'u': .*got \[nan\] at node 1 \(2 of 4 rows, square.vtu\)"):
+        FieldSpec("u", "point", 1).values(mesh)
+    with pytest.raises(ValueError, match=r"cell field 'k': .* at cell 1 \(1 of 2 rows"):
+        FieldSpec("k", "cell", 1).values(mesh)
+
+
+def test_a_logarithm_of_zero_is_refused():
+    with pytest.raises(ValueError, match=r"'k': expected values > 0 for log, got 0 \(square.vtu\)"):
+        FieldSpec("k", "cell", 1, log=True).values(square(cell_fields={"k": np.array([1.0, 0.0])}))
+
+
+def test_a_missing_field_comes_with_those_there_are():
+    with pytest.raises(ValueError, match=r"field 'v': expected in the file, got point: u \(square.vtu\)"):
+        find_field(square(point_fields={"u": np.zeros(4)}), "v")
