@@ -10,8 +10,7 @@ import numpy as np
 
 from gno.mesh import CellBlock, Mesh
 from gno.physics import Dirichlet, build_problem, diffusion, solve
-from gno.train import Case, Data, Training, train
-from gno.train.case import Physics
+from gno.train import Case, Data, Physics, Training, train
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "physics_only")
 epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 60

@@ -199,7 +199,7 @@ def predict(
 
     In time DIR/<name>.pvd lists the frames, which are written as they come; Ctrl-C stops, --resume goes on.
     """
-    from gno.train.case import series_of
+    from gno.train.splits import series_of
     from gno.uq import Calibrated
 
     calibrated = Calibrated.load(run, device=device or "cpu")
@@ -335,7 +335,7 @@ def predict_series(
 
 def series_files(files: list[Path]) -> list[Path]:
     """The series that files belong to, each once."""
-    from gno.train.case import series_of
+    from gno.train.splits import series_of
 
     return list(dict.fromkeys(series_of(file) for file in files))
 

@@ -14,7 +14,7 @@ from gno.nn import OperatorConfig
 from gno.nn.config import PRESETS
 from gno.train import Case, Data, Model, Training, load_case
 from gno.train.blueprint import DENSE
-from gno.train.case import Part, Physics, Time, Uncertainty, hierarchy_knobs, operator_knobs
+from gno.train.sections import Part, Physics, Time, Uncertainty, hierarchy_knobs, operator_knobs
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "case.md"

@@ -4,7 +4,7 @@ import pydantic
 import pytest
 
 from gno.train import Training, load_case
-from gno.train.case import split_items
+from gno.train.splits import split_items
 
 GOOD = {
     "data": 'inputs = "a"\ntargets = ["b"]\nfiles = "*.vtu"',

@@ -7,8 +7,9 @@ from time_cases import case, decay, moving
 
 from gno.graph import SampleSpec
 from gno.mesh import read_series, write, write_series
-from gno.train.case import Time, series_of
 from gno.train.dynamics import Unrolled, fit_normalisation, longest_horizon
+from gno.train.sections import Time
+from gno.train.splits import series_of
 from gno.train.trajectory import Windows, build_trajectory, load_trajectories, load_trajectory, save_trajectory
 
 NAMES = {"inputs": ["k"], "targets": ["u", "v"]}
@@ -113,7 +114,7 @@ def test_what_does_not_fit_is_said():
         build_trajectory(changing, spec)
     with pytest.raises(ValueError, match=r"expected at least 9 frames for time\.history = 8, got 8"):
         longest_horizon([build_trajectory(frames, spec)], Time(history=8))
-    with pytest.raises(ValueError, match=r"time.forcing: unknown key. Keys: k"):
+    with pytest.raises(ValueError, match=r"time.forcing: unknown input 'q'. Inputs: k"):
         case(Time(forcing=("q",)))
 
 

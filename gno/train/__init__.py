@@ -1,11 +1,12 @@
 """From a case to a trained operator, and from that to predictions."""
 
-from gno.train.case import Case, Data, Model, Time, Training, Uncertainty, load_case
+from gno.train.case import Case, load_case
 from gno.train.evaluate import Evaluation
 from gno.train.interrupt import Interrupted
 from gno.train.predict import Prediction
 from gno.train.rollout import Rollout
 from gno.train.run import Run, train
+from gno.train.sections import Data, Model, Physics, Time, Training, Uncertainty
 from gno.train.time_metrics import RolloutEvaluation
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Evaluation",
     "Interrupted",
     "Model",
+    "Physics",
     "Prediction",
     "Rollout",
     "RolloutEvaluation",

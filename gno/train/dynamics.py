@@ -22,9 +22,9 @@ from torch_geometric.data import Batch, Data
 from gno.graph import SampleSpec, collate
 from gno.graph.segment import segment_sum
 from gno.nn import Output
-from gno.train.case import Time
 from gno.train.losses import Term
 from gno.train.normalise import Normalisation, Scale, columns_of, fit_scale
+from gno.train.sections import Time
 from gno.train.trajectory import Trajectory, state_columns
 
 # Validation rolls out at most so many steps.

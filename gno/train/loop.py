@@ -16,12 +16,12 @@ from torch_geometric.data import Batch
 
 from gno.graph import MeshData, collate
 from gno.physics.weights import Fixed, Weighting, gradients_of
-from gno.train.case import Training
 from gno.train.checkpoint import optimiser_state, restore_optimiser
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.losses import Term
 from gno.train.optimisers import OPTIMISERS, Optimiser
 from gno.train.report import Report
+from gno.train.sections import Training
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

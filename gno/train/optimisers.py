@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gno.train.case import Training
+from gno.train.sections import Training
 
 Optimiser = Callable[[nn.Module, Training], torch.optim.Optimizer]
 

@@ -27,9 +27,11 @@ from gno.physics.galerkin import coarse_space
 from gno.physics.multilevel import load_share, prepare
 from gno.physics.problem import Problem, build_problem
 from gno.physics.quadrature import build_domain
-from gno.train.case import Case, Physics, Value, did_you_mean
+from gno.train.case import Case
+from gno.train.explain import did_you_mean
 from gno.train.losses import Term
 from gno.train.normalise import Scale, columns_of, fit_scale
+from gno.train.sections import Physics, Value
 from gno.train.trajectory import Trajectory
 
 WEIGHTINGS: dict[str, weights.Weighting] = {
@@ -94,7 +96,7 @@ def law_of(physics: Physics, folder: Path) -> Law:
             f'law = {name}(…) into a module of your own and name it, equation = "module:law"'
         )
     if name not in laws:
-        raise ValueError(f"physics.equation '{physics.equation}': {did_you_mean(name, sorted(laws))}")
+        raise ValueError(f"physics.equation: {did_you_mean(name, sorted(laws), 'equation')}")
     return laws[name]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from gno.train.case import Training
+from gno.train.sections import Training
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

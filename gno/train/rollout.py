@@ -17,12 +17,12 @@ from gno.graph import FieldSpec, MeshData, build_sample, collate
 from gno.mesh import Mesh, Series, read_series, write
 from gno.mesh.pvd import write_collection
 from gno.train.blueprint import Blueprint
-from gno.train.case import Time
 from gno.train.dynamics import Evolution, precision, rolled, rolled_along
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.normalise import Scale, columns_of
 from gno.train.physics import with_given
 from gno.train.predict import PREFIX, in_precision, with_values
+from gno.train.sections import Time
 from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured, relative_size
 from gno.train.trajectory import Move, Trajectory, same_mesh, state_columns, values_of
 from gno.uncertain import Uncertain

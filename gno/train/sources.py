@@ -10,11 +10,12 @@ import torch
 
 from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import Mesh, read, read_series
-from gno.train.case import SPLITS, Case, split_items
+from gno.train.case import Case
 from gno.train.physics import target_specs, with_given, with_physics
 from gno.train.physics_in_time import with_given_in_time, with_step_physics
 from gno.train.report import counter
 from gno.train.samples import load_samples
+from gno.train.splits import SPLITS, split_items
 from gno.train.trajectory import Trajectory, build_trajectory, load_trajectories
 
 # A file, a mesh, or, in time, the frames of a series.

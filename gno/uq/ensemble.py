@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gno.train.case import Case, Training
+from gno.train import Case, Training
 from gno.train.loop import mix
 from gno.train.run import Run, discard, train
 from gno.uq.sampler import Sampler

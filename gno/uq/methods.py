@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gno.train.case import Case, Uncertainty
+from gno.train import Case, Uncertainty
 from gno.train.run import Run, train
 from gno.train.sources import mesh_of, split_meshes
 from gno.uq.draws import Draws, MonteCarloDropout, Variational

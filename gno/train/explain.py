@@ -1,0 +1,52 @@
+"""What is wrong with a case, in one line: key, expected, got."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import pydantic
+
+
+def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
+    """The first problem of a validation, in one line: key, expected, got."""
+    first = error.errors(include_url=False)[0]
+    keys = [str(key) for key in first["loc"] if not _is_branch(key)]
+    where = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        return f"{where}: {did_you_mean(keys[-1], _keys(model, keys[:-1]))}"
+    if first["type"] == "missing":
+        return f"{where}: expected a value, got none"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "expected to")
+    if first["type"] == "value_error":
+        return f"{where}: {message}" if not message.split(":")[0].isidentifier() else f"{where}.{message}"
+    return f"{where}: {message.replace('expected to be', 'expected')}, got {first['input']!r}"
+
+
+def did_you_mean(name: str, known: Iterable[str], what: str = "key") -> str:
+    """What to say about a name that does not exist.
+
+    >>> did_you_mean("epoch", ["epochs", "minutes"])
+    "unknown key 'epoch', did you mean 'epochs'? Keys: epochs, minutes"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f", did you mean '{close[0]}'?" if close else "."
+    return f"unknown {what} '{name}'{hint} {what.capitalize()}s: {', '.join(known)}"
+
+
+def _is_branch(key: Any) -> bool:
+    # pydantic names the branch of a union or a function validator in the location of an error
+    return isinstance(key, str) and ("[" in key or key in ("tuple", "int", "float", "none", "str"))
+
+
+def _keys(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
+    for key in path:
+        annotation = model.model_fields[key].annotation
+        if isinstance(annotation, types.UnionType):
+            annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+        model = typing.cast(type[pydantic.BaseModel], annotation)
+    return list(model.model_fields)

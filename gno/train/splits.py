@@ -1,0 +1,40 @@
+"""Which files are for training, validation and test; which numbered files are one series."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+SPLITS = ("train", "validation", "test")
+# Formats of which one file can hold, or list, a whole series; of others the numbered files are one.
+SERIES = {".pvd", ".xdmf", ".xmf", ".e", ".exo", ".ex2", ".frd"}
+
+
+def series_of(path: Path) -> Path:
+    """The series that a file belongs to: itself, or the pattern of the numbered files beside it.
+
+    >>> series_of(Path("run/step_0012.vtu")).as_posix(), series_of(Path("run/all.pvd")).as_posix()
+    ('run/step_*.vtu', 'run/all.pvd')
+    """
+    if path.suffix.lower() in SERIES:
+        return path
+    return path.with_name(re.sub(r"\d+$", "*", path.stem) + path.suffix)
+
+
+def split_items(items: Iterable, fractions: tuple[float, float, float], seed: int) -> dict[str, list]:
+    """Items dealt at random to train, validation and test; every wanted split gets at least one.
+
+    >>> {key: len(value) for key, value in split_items(range(10), (0.8, 0.1, 0.1), 0).items()}
+    {'train': 8, 'validation': 1, 'test': 1}
+    """
+    items = list(items)
+    random.Random(seed).shuffle(items)
+    counts = [max(1, round(f * len(items))) if f > 0 else 0 for f in fractions[1:]]
+    if sum(counts) >= len(items):
+        wanted = 1 + sum(f > 0 for f in fractions[1:])
+        raise ValueError(f"data.files: expected at least {wanted} files for the split {fractions}, got {len(items)}")
+    n_train = len(items) - sum(counts)
+    cuts = (0, n_train, n_train + counts[0], len(items))
+    return {key: items[cuts[k] : cuts[k + 1]] for k, key in enumerate(SPLITS)}
