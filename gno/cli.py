@@ -131,7 +131,10 @@ def evaluate(
         typer.Option("-o", "--diagram", help="Reliability diagram to write, and beside it the scales (_scales)."),
     ] = None,
 ) -> None:
-    """Compare predictions with the fields in files: relative L2 errors, weighted by node mass, on every scale.
+    """Compare predictions with the fields in files: relative L2 errors, weighted by node mass, and the operator's time.
+
+    Then the same of every coarser scale: its anchors, the time of a coarse answer alone (`Run.predict_coarse`), and its
+    error against the restricted reference.
 
     In time every file is a series: it is rolled out from its first frames, and windows of steps are compared.
 

@@ -205,7 +205,10 @@ def test_conservative_predictions_are_in_balance_on_all_scales(tmp_path):
     run = train(wanted, tmp_path, meshes=meshes, progress=False)
     unseen = [domain(seed, labelled=True) for seed in (7, 8, 9)]
     together = list(run.predict_many(unseen))
-    assert run.evaluate(unseen).mean["u"] < 0.3
+    evaluation = run.evaluate(unseen)
+    assert evaluation.mean["u"] < 0.3
+    # coarse fields that follow from the one on the mesh cost as much
+    assert all(scale.seconds == row.seconds for row in evaluation.rows for scale in row.scales)
     for mesh, prediction in zip(unseen, together, strict=True):
         problem = problem_of(mesh, wanted)
         u = torch.from_numpy(prediction.mesh.point_fields["predicted_u"])[:, None]

@@ -76,6 +76,9 @@ def check_coarse_fields(run):
         for name in ("mass", "predicted_u"):
             assert np.allclose(level.point_fields[name], one.point_fields[name], atol=1e-6)
         assert np.allclose(level.points, one.points, atol=1e-6)
+    row = run.evaluate([sine(9)]).rows[0]
+    assert [scale.nodes for scale in row.scales] == [level.n_nodes for level in levels]
+    assert all(0 < scale.seconds != row.seconds for scale in row.scales)  # a coarse answer has a cost of its own
 
 
 def test_in_time_the_states_are_averaged(tmp_path, monkeypatch):

@@ -21,10 +21,12 @@ from gno.train.normalise import Scale, columns_of
 
 @dataclasses.dataclass(frozen=True)
 class ScaleRow:
-    """One coarser scale of a mesh: relative L2 error by field against the restricted reference, and its anchors."""
+    """One coarser scale of a mesh: its anchors, relative L2 error by field against the restricted reference, and the
+    time of the operator up to the coarse scales; of all of it, where coarse fields follow from the one on the mesh."""
 
     nodes: int
     errors: dict[str, float]
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +73,12 @@ class Evaluation:
 
     @property
     def scales(self) -> list[ScaleRow]:
-        """Of each coarser scale, mean number of anchors and mean error over files."""
+        """Of each coarser scale, mean number of anchors, mean error and median time over files."""
         return [
             ScaleRow(
                 round(statistics.fmean(row.nodes for row in rows)),
                 {name: statistics.fmean(row.errors[name] for row in rows) for name in self.fields},
+                statistics.median(row.seconds for row in rows),
             )
             for rows in zip(*(row.scales for row in self.rows), strict=True)
         ]
@@ -114,7 +117,7 @@ class Evaluation:
             lines.append("-" * len(head))
         for s, scale in enumerate(self.scales, start=1):
             errors = " ".join(f"{scale.errors[name]:>{width}.2%}" for name in self.fields)
-            lines.append(f"{f'scale {s}':{first}} {scale.nodes:9,d} {'':8} {errors}")
+            lines.append(f"{f'scale {s}':{first}} {scale.nodes:9,d} {1e3 * scale.seconds:8.1f} {errors}")
         return "\n".join(lines)
 
     def _column(self, name: str) -> list[float]:
@@ -129,10 +132,12 @@ def row_of(
     mass: Sequence[Float[Tensor, " n_s"]],
     targets: tuple[FieldSpec, ...],
     seconds: float,
+    coarse_seconds: float | None = None,
 ) -> Row:
     """Errors of one mesh on every scale, finest first; physical units, the sample raw."""
     coarse = zip(fields[1:], truth[1:], mass[1:], strict=True)
-    scales = tuple(ScaleRow(len(u), errors_by_field(u, y, m, targets)) for u, y, m in coarse)
+    cost = seconds if coarse_seconds is None else coarse_seconds
+    scales = tuple(ScaleRow(len(u), errors_by_field(u, y, m, targets), cost) for u, y, m in coarse)
     return Row(name, len(sample.mass_0), relative_errors(fields[0], sample, targets), seconds, scales)
 
 

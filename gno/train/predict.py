@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -133,7 +134,8 @@ class Prediction:
 class Answer:
     """Output for one graph on the CPU: physical fields, mass shares, positions and α per level.
 
-    ``truth`` is the reference restricted to each level as the operator does it, where the sample has its targets.
+    ``truth`` is the reference restricted to each level as the operator does it, where the sample has its targets;
+    ``coarse_seconds`` the time of the coarse levels alone, where it was asked for.
     """
 
     fields: list[Float[Tensor, "n_s n_targets"]]
@@ -142,11 +144,21 @@ class Answer:
     attention: list[Float[Tensor, "n_s n_levels"]] | None
     seconds: float
     truth: list[Float[Tensor, "n_s n_targets"]] | None = None
+    coarse_seconds: float | None = None
 
 
 @torch.inference_mode()
-def answers(model: nn.Module, blueprint: Blueprint, samples: Iterable[MeshData]) -> Iterator[Answer]:
-    """The operator's answers to raw samples, in their order, computed in batches."""
+def answers(
+    model: nn.Module, blueprint: Blueprint, samples: Iterable[MeshData], *, costs: bool = False
+) -> Iterator[Answer]:
+    """The operator's answers to raw samples, in their order, computed in batches.
+
+    Args:
+        model: the operator.
+        blueprint: its.
+        samples: raw.
+        costs: whether the fields alone are asked for, without α, and then the coarse levels again, for their time.
+    """
     parameter = next(model.parameters())
     model.eval()
 
@@ -158,15 +170,29 @@ def answers(model: nn.Module, blueprint: Blueprint, samples: Iterable[MeshData])
         batch = batch_of(group)
         if number == 0:
             model(batch_of(group[:1]))  # the first call of a process pays for what is loaded lazily; it is not timed
-        start = time.perf_counter()
-        output = model(batch, return_attention=True)
-        if parameter.is_cuda:
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
+        output, seconds = _timed(lambda x: model(x, return_attention=not costs), batch)
+        coarse = _timed(model.coarse, batch)[1] if costs and scales_stand_alone(model, blueprint) else None
         n_nodes = sum(len(sample.mass_0) for sample in group)
         truth = output.restrict(batch.y) if all(sample.y is not None for sample in group) else None
         for g, sample in enumerate(group):
-            yield _answer(output, truth, g, blueprint, seconds * len(sample.mass_0) / n_nodes, sample)
+            share = len(sample.mass_0) / n_nodes
+            answer = _answer(output, truth, g, blueprint, seconds * share, sample)
+            yield answer if coarse is None else dataclasses.replace(answer, coarse_seconds=coarse * share)
+
+
+def scales_stand_alone(model: nn.Module, blueprint: Blueprint) -> TypeGuard[NeuroScale]:
+    """Whether there are coarse fields that do not follow from the one on the mesh."""
+    physics = blueprint.case.physics
+    follow = physics is not None and (physics.consistent or physics.conservative)
+    return isinstance(model, NeuroScale) and model.config.n_levels > 1 and not follow
+
+
+def _timed(call: Callable[[Batch], Output], batch: Batch) -> tuple[Output, float]:
+    start = time.perf_counter()
+    output = call(batch)
+    if batch.mass_0.is_cuda:
+        torch.cuda.synchronize()
+    return output, time.perf_counter() - start
 
 
 @torch.inference_mode()
@@ -176,17 +202,13 @@ def coarse_answer(model: nn.Module, blueprint: Blueprint, sample: MeshData) -> A
     Raises:
         ValueError: an operator without anchors, or one whose coarse fields follow from the field on the mesh.
     """
-    parameter, physics = next(model.parameters()), blueprint.case.physics
-    if physics and (physics.consistent or physics.conservative):
-        raise ValueError("coarse: expected scales that stand alone, got a run with physics.consistent or .conservative")
-    assert isinstance(model, NeuroScale)
+    if not scales_stand_alone(model, blueprint):
+        raise ValueError(
+            "coarse: expected scales that stand alone, got a run with one level, physics.consistent or .conservative"
+        )
+    parameter = next(model.parameters())
     ready = in_precision(blueprint.normalisation.apply(sample), parameter.dtype)
-    batch = collate([ready]).to(parameter.device)
-    start = time.perf_counter()
-    output = model.eval().coarse(batch)
-    if parameter.is_cuda:
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
+    output, seconds = _timed(model.eval().coarse, collate([ready]).to(parameter.device))
     fields = [blueprint.normalisation.targets.decode(u.cpu()) for u in output.fields]
     mass, position = ([x.double().cpu() for x in values] for values in (output.mass, output.position))
     return Answer(fields, mass, position, None, seconds)

@@ -365,7 +365,9 @@ class Run:
         spec = self.blueprint.spec
         samples = samples_of(sources, spec, self.blueprint.case)
         rows = []
-        for source, sample, answer in zip(sources, samples, answers(self.model, self.blueprint, samples), strict=True):
+        found = answers(self.model, self.blueprint, samples, costs=True)
+        for source, sample, answer in zip(sources, samples, found, strict=True):
             name, truth = source.source if isinstance(source, Mesh) else str(source), answer.truth or []
-            rows.append(row_of(name, sample, answer.fields, truth, answer.mass, spec.targets, answer.seconds))
+            times = answer.seconds, answer.coarse_seconds
+            rows.append(row_of(name, sample, answer.fields, truth, answer.mass, spec.targets, *times))
         return Evaluation(tuple(rows))
