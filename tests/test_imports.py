@@ -24,9 +24,8 @@ BELOW = {
     "uq": {"mesh", "graph", "nn", "physics", "post", "train", "uncertain"},
     "inspection": {"mesh", "graph"},
     "demo": {"mesh", "graph", "post", "train"},
-    "fem_commands": {"mesh", "post"},
-    "uncertainty_commands": {"mesh", "train", "uq"},
-    "cli": {"mesh", "graph", "post", "train", "uq", "inspection", "demo", "fem_commands", "uncertainty_commands"},
+    "commands": {"mesh", "post", "train", "uq", "inspection", "demo"},
+    "cli": {"commands"},
     "": {"mesh", "train"},
 }
 HEAVY = {"gmsh", "lightning", "lightning_fabric", "matplotlib", "pyvista", "skfem", "torch", "vtkmodules"}

@@ -23,6 +23,11 @@ def series_of(path: Path) -> Path:
     return path.with_name(re.sub(r"\d+$", "*", path.stem) + path.suffix)
 
 
+def series_files(files: Iterable[Path]) -> list[Path]:
+    """The series that files belong to, each once."""
+    return list(dict.fromkeys(series_of(file) for file in files))
+
+
 def split_items(items: Iterable, fractions: tuple[float, float, float], seed: int) -> dict[str, list]:
     """Items dealt at random to train, validation and test; every wanted split gets at least one.
 

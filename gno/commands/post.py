@@ -1,17 +1,17 @@
-"""The commands `gno post` and `gno correct`: what FEM does with a field, a solver's or a prediction's."""
+"""`gno post`."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gno.commands.options import Json
+
 if TYPE_CHECKING:
     from gno.mesh import Mesh
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def post(
@@ -64,8 +64,6 @@ def post(
     """
     from gno.mesh import read, write
     from gno.post import command, report
-    from gno.post.probes import line as line_probe
-    from gno.post.probes import plane as plane_probe
     from gno.post.recovery import l2_recovery, patch_recovery
     from gno.post.samples import sample_files, with_spread
 
@@ -73,103 +71,48 @@ def post(
         raise ValueError(f"--recovery: expected patch or l2, got '{recovery}'")
     if not any((stress, flux, gradient, drag, line, cut)):
         raise ValueError("gno post: expected --stress, --flux, --gradient, --drag, --line or --cut, got none of them")
+    if (reactions or error) and not (stress or flux):
+        raise ValueError("--reactions, --error: expected --stress or --flux with them, got neither")
     if output is None and (line or cut):
         raise ValueError("--output: expected a file for --line and --cut to be written beside, got none")
     if drag and viscosity is None:
         raise ValueError("--viscosity: expected a number for --drag, got none")
-    recover, sets = (l2_recovery if recovery == "l2" else patch_recovery), reactions or []
+    how: dict[str, Any] = {"recovery": l2_recovery if recovery == "l2" else patch_recovery}
+    asked: dict[str, Any] = {"reactions": reactions or [], "error": error, **how}
 
     def derived(mesh: Mesh) -> report.Report:
         found = report.Report(mesh)
         if stress:
             law = command.material(young, poisson, plane, mesh)
-            names = command.fields(stress)
-            found = report.report_solid(found, names, law, reactions=sets, error=error, recovery=recover)
+            found = report.report_solid(found, command.fields(stress), law, **asked)
         if flux:
-            k = command.parameter(conductivity)
-            found = report.report_flux(found, flux, k, reactions=sets, error=error and not stress, recovery=recover)
+            options = {**asked, "error": error and not stress}
+            found = report.report_flux(found, flux, command.parameter(conductivity), **options)
         for name in gradient or []:
-            found = report.report_gradient(found, name, recover)
+            found = report.report_gradient(found, name, **how)
         if drag and viscosity is not None:
+            flow: dict[str, Any] = {"viscosity": viscosity, "density": density, "speed": speed, "length": length}
             names = command.fields(velocity)
-            flow: dict[str, Any] = {"velocity": names, "pressure": pressure, "viscosity": viscosity, "density": density}
-            found = report.report_fluid(found, drag, **flow, speed=speed, length=length)
+            found = report.report_fluid(found, drag, velocity=names, pressure=pressure, **flow)
         return found
 
-    mesh = read(file)
-    found = derived(mesh)
+    found = derived(read(file))
     if samples := sample_files(file):
         found = with_spread(found, [derived(read(sample)) for sample in samples])
-    target = file if output is None else output
-    written = [] if output is None else [(found.mesh, output)]
-    for k, text in enumerate(line or [], 1):
-        written.append((line_probe(found.mesh, *command.two_places(text, "--line")), command.beside(target, "line", k)))
-    for k, text in enumerate(cut or [], 1):
-        place, normal = command.two_places(text, "--cut")
-        grid = plane_probe(found.mesh, place, normal, command.spacing_of(mesh))
-        written.append((grid, command.beside(target, "cut", k)))
+    files = [(found.mesh, output), *_probes(found.mesh, line or [], cut or [], output)] if output else []
     typer.echo(found.to_json() if as_json else str(found))
-    for made, path in written:
+    for made, path in files:
         write(made, path)
         typer.echo(str(path), err=as_json)
 
 
-def correct(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Mesh file with a predicted field.")],
-    field: Annotated[str, typer.Option("-f", "--field", help="The prediction; or fields, with commas.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write, with corrected_<field>.")],
-    young: Annotated[str | None, typer.Option(metavar="E", help="Elasticity: Young's modulus.")] = None,
-    poisson: Annotated[str | None, typer.Option(metavar="NU", help="Elasticity: Poisson's ratio.")] = None,
-    plane: Annotated[str | None, typer.Option(metavar="stress|strain", help="What a planar mesh stands for.")] = None,
-    conductivity: Annotated[str | None, typer.Option(metavar="K", help="Diffusion: k, number or field.")] = None,
-    fix: Annotated[
-        list[str] | None, typer.Option(metavar="SET[.x][=VALUES]", help="Given values: left, left.x=0, wall=FIELD.")
-    ] = None,
-    loads: Annotated[
-        list[str] | None, typer.Option("--load", metavar="SET=VALUES", help="Traction or inflow: right=100,0.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(metavar="VALUES", help="Load or source per volume.")] = None,
-    problem: Annotated[
-        str | None, typer.Option(metavar="FILE.py:FUNCTION", help="Physics of your own: a function Mesh -> Problem.")
-    ] = None,
-    against: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD", help="Another guess to compare with, as a previous step.")
-    ] = None,
-    tolerance: Annotated[float, typer.Option(help="Residual relative to the load.")] = 1e-8,
-    as_json: Json = False,
-) -> None:
-    """Solve from the prediction to a stated tolerance: the solver's answer, and what the prediction saved.
-
-    Conjugate gradients with algebraic multigrid, Newton's method where the problem is nonlinear. The same problem is
-    solved again from zero and from cheap guesses, all to the same residual, and the table says what each took. Values
-    are numbers with commas, or the name of a field of the file.
-
-    \b
-    Examples:
-      gno correct predicted/plate.vtu -f predicted_displacement --young 70e3 --poisson 0.3 --plane stress \\
-          --fix left --load right=traction -o plate_corrected.vtu
-      gno correct predicted/room.vtu -f predicted_temperature --conductivity k --fix walls=20 --source 5 -o room.vtu
-      gno correct predicted/seal.vtu -f predicted_u --problem seal.py:problem --tolerance 1e-6 -o seal.vtu
-    """
-    from gno.mesh import read, write
+def _probes(mesh: Mesh, lines: list[str], cuts: list[str], output: Path) -> Iterator[tuple[Mesh, Path]]:
+    """Fields along lines and on planes, and where they go."""
     from gno.post import command
-    from gno.post.correct import correct as correct_field
+    from gno.post.probes import line, plane
 
-    kinds = {"--young": young, "--conductivity": conductivity, "--problem": problem}
-    given = [name for name, value in kinds.items() if value is not None]
-    if len(given) != 1:
-        got = " and ".join(given) or "none of them"
-        raise ValueError(f"gno correct: expected one of --young, --conductivity and --problem, got {got}")
-    mesh = read(file)
-    if problem:
-        equation = command.problem_from(problem, mesh)
-    elif young:
-        law = command.material(young, poisson, plane, mesh)
-        equation = command.solid_problem(mesh, law, fix or [], loads or [], source)
-    else:
-        k = command.parameter(str(conductivity))
-        equation = command.diffusion_problem(mesh, k, fix or [], loads or [], source)
-    others = {name: command.fields(name) for name in against or []}
-    found = correct_field(mesh, command.fields(field), equation, tolerance=tolerance, guesses=others)
-    write(found.mesh, output)
-    typer.echo(json.dumps(found.facts, indent=2) if as_json else f"{found}\n{output}")
+    for k, text in enumerate(lines, 1):
+        yield line(mesh, *command.two_places(text, "--line")), command.beside(output, "line", k)
+    for k, text in enumerate(cuts, 1):
+        place, normal = command.two_places(text, "--cut")
+        yield plane(mesh, place, normal, command.spacing_of(mesh)), command.beside(output, "cut", k)

@@ -1,0 +1,80 @@
+"""`gno evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gno.commands.options import Device, Files, Json, RunFolder
+
+
+def evaluate(
+    run: RunFolder,
+    files: Files,
+    as_json: Json = False,
+    device: Device = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option("--curves", help="Picture of the errors over time to write; the numbers go beside it."),
+    ] = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Judge the doubt instead: calibration, sharpness, correlation.")
+    ] = False,
+    diagram: Annotated[
+        Path | None,
+        typer.Option("-o", "--diagram", help="Reliability diagram to write, and beside it the scales (_scales)."),
+    ] = None,
+) -> None:
+    """Compare predictions with the fields in files: relative L2 errors, weighted by node mass, and the operator's time.
+
+    Then the same of every coarser scale: its anchors, the time of a coarse answer alone (`Run.predict_coarse`), and its
+    error against the restricted reference.
+
+    In time every file is a series: it is rolled out from its first frames, and windows of steps are compared.
+
+    With --uncertainty: RMS error and standard deviation (sharpness), CRPS, NLL, calibration error (ECE), how often
+    intervals cover and how wide they are, correlation of std and error, AUSE; on every scale (u@1 is the first coarse
+    one). Then what averaging to each scale does to the variance of the field, to the error and to the doubt.
+
+    \b
+    Examples:
+      gno evaluate runs/case results/test/*.vtu
+      gno evaluate runs/case results/test/*.vtu --json > errors.json
+      gno evaluate runs/waves test/*.pvd --curves errors.png
+      gno evaluate runs/case results/test/*.vtu --uncertainty -o reliability.png
+    """
+    from gno.train.splits import series_files
+    from gno.uq.calibrated import is_plain, load_sampler
+
+    if uncertainty or diagram:
+        where, picture = device or "cpu", diagram
+        return _evaluate_doubt(run, files, device=where, as_json=as_json, diagram=picture)
+    sampler = load_sampler(run, device=device or "cpu")
+    loaded: Any = sampler.operator if is_plain(sampler) else sampler
+    in_time = sampler.operator.blueprint.case.time is not None
+    if curves and not in_time:
+        raise ValueError("--curves: expected a run in time, got a steady one")
+    evaluation = loaded.evaluate_rollouts(series_files(files)) if in_time else loaded.evaluate(files)
+    typer.echo(evaluation.to_json() if as_json else str(evaluation))
+    if curves:
+        from gno.post import draw_rollout
+
+        typer.echo(str(draw_rollout(evaluation.write_csv(curves.with_suffix(".csv")), curves)), err=True)
+
+
+def _evaluate_doubt(run: Path, files: Sequence[Path], *, device: str, as_json: bool, diagram: Path | None) -> None:
+    """The metrics of the doubt, and figures."""
+    from gno.uq import Calibrated, draw_reliability, draw_scales, evaluate
+
+    calibrated = Calibrated.load(run, device=device)
+    if calibrated.sampler.operator.blueprint.case.time is not None:
+        raise ValueError(f"--uncertainty: expected a steady run, got one in time ({run})")
+    found = evaluate(calibrated.sampler, files, calibration=calibrated.conformal)
+    typer.echo(found.to_json() if as_json else str(found))
+    if diagram is not None:
+        typer.echo(str(draw_reliability(found.reliability, diagram)), err=True)
+        scales = diagram.with_name(f"{diagram.stem}_scales{diagram.suffix}")
+        typer.echo(str(draw_scales(found.scales, scales)), err=True)

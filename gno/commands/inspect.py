@@ -1,0 +1,34 @@
+"""`gno inspect`."""
+
+from __future__ import annotations
+
+import typer
+
+from gno.commands.options import Files, Json, complain
+
+
+def inspect(files: Files, as_json: Json = False) -> None:
+    """Say what is in a mesh: cells, fields, sets, quality, and the hierarchy it would get.
+
+    \b
+    Examples:
+      gno inspect wing.vtu
+      gno inspect results/*.vtu --json > facts.json
+    """
+    from gno.inspection import inspect as look
+    from gno.mesh import read
+
+    failed, found = 0, []
+    for file in files:
+        try:
+            found.append(look(read(file)))
+        except (ValueError, OSError) as error:
+            failed += 1
+            complain(error)
+            continue
+        if not as_json:
+            typer.echo(("\n" if len(found) > 1 else "") + str(found[-1]))
+    if as_json:
+        typer.echo("[" + ",\n".join(inspection.to_json() for inspection in found) + "]")
+    if failed:
+        raise typer.Exit(2)

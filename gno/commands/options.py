@@ -1,0 +1,19 @@
+"""Arguments and options that several commands share, and how they complain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `gno train` made.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Mesh files of any format.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+def complain(error: BaseException) -> None:
+    """One line on stderr, whatever the message looks like."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    typer.echo(f"gno: {' '.join(message.split()) or type(error).__name__}", err=True)

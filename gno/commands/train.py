@@ -1,0 +1,104 @@
+"""`gno train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gno.commands.calibrate import describe
+from gno.commands.options import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gno.train import Case
+    from gno.uq import Sampler
+
+
+def train(
+    case: Annotated[Path, typer.Argument(metavar="CASE.toml", help="Data, model and budget.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the run; runs/<case> beside the case by default.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last save.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where a run exists.")] = False,
+    device: Device = None,
+    devices: Annotated[int | None, typer.Option(help="Number of devices to train on.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32, bf16, 16 (mixed) or 64.")] = None,
+) -> None:
+    """Train an operator on the files that a case names.
+
+    Ctrl-C saves; --resume goes on, also after a crash.
+
+    \b
+    Examples:
+      gno train case.toml
+      gno train case.toml --resume
+      gno train case.toml -o runs/wide --device cuda --precision bf16
+
+    \b
+    A case:
+      [data]
+      files = "results/*.vtu"         # or train = …, validation = …, test = …
+      inputs = ["load", "thickness"]  # point, cell or global fields, or named sets
+      targets = ["displacement"]
+      [training]
+      minutes = 30                    # or epochs = 200
+      [uncertainty]                   # if predictions shall say how sure they are
+      members = 5
+    """
+    from gno.train import Interrupted, load_case
+    from gno.train import train as run_training
+
+    changes = {"device": device, "devices": devices, "precision": precision}
+    wanted = load_case(case).with_training(**{key: value for key, value in changes.items() if value is not None})
+    folder = output or case.parent / "runs" / case.stem
+    again = f"gno train {case}" + (f" -o {output}" if output else "") + " --resume"
+    options: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    try:
+        if wanted.uncertainty is None:
+            said = run_training(wanted, folder, **options).summary()
+        else:
+            said = _train_uncertain(wanted, folder, **options)
+    except Interrupted as error:
+        typer.echo(f"\n{error}:\n  {again}", err=True)
+        raise typer.Exit(130) from None
+    except FileExistsError as error:
+        raise ValueError(f"{error}; go on with `{again}`, or begin anew with --overwrite") from None
+    typer.echo(f"{said}\n\nnext:  gno evaluate {folder} FILE...\n       gno predict {folder} FILE... -o DIR")
+
+
+def _train_uncertain(case: Case, folder: Path, **options: Any) -> str:
+    """Train what [uncertainty] asks for and calibrate it on the validation files; what became of it, in a few lines."""
+    from gno.uq import Calibrated
+    from gno.uq import train_uncertain as run_training
+
+    sampler = run_training(case, folder, **options)
+    if case.time is not None:
+        return _summary(folder, sampler)
+    paths = case.paths()
+    held_out = _labelled(sampler, paths["validation"])
+    calibrated = Calibrated.fit(sampler, paths["train"], held_out, progress=True)
+    calibrated.save(folder)
+    note = "the validation files, which also chose the weights; `gno calibrate` takes others"
+    return f"{_summary(folder, sampler)}\n{describe(calibrated, note)}"
+
+
+def _labelled(sampler: Sampler, files: Sequence[Path]) -> list[Path]:
+    """Those that have the targets: with [physics] not all need them."""
+    from gno.mesh import read
+
+    if sampler.operator.blueprint.case.physics is None:
+        return list(files)
+    return [file for file in files if sampler.sample(read(file)).y is not None]
+
+
+def _summary(folder: Path, sampler: Sampler) -> str:
+    """What was trained: of an ensemble each member, one line each."""
+    from gno.uq import Ensemble
+
+    runs = sampler.runs if isinstance(sampler, Ensemble) else (sampler.operator,)
+    lines = [run.summary() for run in runs]
+    return "\n".join([*lines, f"{folder}: {type(sampler).__name__}, {len(sampler.models)} samples of every answer"])
