@@ -44,7 +44,7 @@ def patch_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
     >>> from gno.post.gauss import gradient
     >>> corners = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     >>> mesh = Mesh(corners, (CellBlock("triangle", np.array([[0, 1, 2]])),), {"T": np.array([0.0, 6.0, 1.0])})
-    >>> patch_recovery(gradient(mesh, "T")).round(9)[0].tolist()
+    >>> patch_recovery(gradient(mesh, "T")).round(12)[0].tolist()
     [3.0, 1.0]
     """
     mesh = values.mesh
@@ -154,15 +154,25 @@ def _fit(
             p = _monomials(offset, powers)
             matrix += _to_nodes(vertex[:, None], np.einsum("cqi,cqj->cij", p, p), n)
             right += _to_nodes(vertex[:, None], np.einsum("cqi,cqk->cik", p, here), n)
-    square = matrix.reshape(n, m, m)
-    size = np.linalg.eigvalsh(square)
-    adequate = (size[:, 0] * LARGEST_CONDITION > size[:, -1]) & (length > 0)
-    # Where the points leave a slope open, as across a surface, it is zero; without cells nothing is wanted.
-    damping = np.where(adequate, 0.0, size[:, -1] / LARGEST_CONDITION)[:, None] * (np.arange(m) > 0)
-    damping[length == 0] = 1
-    square[:, np.arange(m), np.arange(m)] += damping
-    square[length == 0, 0, 0] = 1
-    return np.linalg.solve(square, right.reshape(n, m, -1)), adequate
+    return _least_squares(matrix.reshape(n, m, m), right.reshape(n, m, -1))
+
+
+def _least_squares(
+    matrix: Float[np.ndarray, "n m m"], right: Float[np.ndarray, "n m k"]
+) -> tuple[Float[np.ndarray, "n m k"], Bool[np.ndarray, " n"]]:
+    """Coefficients from Σ p pᵀ and Σ p σᵀ of each patch, p_0 = 1, and whether they are determined.
+
+    The constant is eliminated first: what is left are moments about the mean, so that a constant σ comes back to
+    round-off, and a slope that the points leave open, as across a surface, is zero.
+    """
+    count = np.maximum(matrix[:, :1, :1], 1)
+    mean, value = matrix[:, :1, 1:] / count, right[:, :1] / count
+    sums = matrix[:, 1:, :1]
+    size, vectors = np.linalg.eigh(matrix[:, 1:, 1:] - sums * mean)
+    known = size * LARGEST_CONDITION > np.trace(matrix, axis1=1, axis2=2)[:, None]
+    inverse = np.divide(1, size, out=np.zeros_like(size), where=known)
+    slope = vectors @ (inverse[:, :, None] * (vectors.transpose(0, 2, 1) @ (right[:, 1:] - sums * value)))
+    return np.concatenate([value - mean @ slope, slope], axis=1), known.all(1)
 
 
 def _shared_cells(values: GaussValues) -> sparse.csr_matrix:
