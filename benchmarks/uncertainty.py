@@ -33,22 +33,29 @@ RESULTS = Path(__file__).parent / "results"
 N_TRAIN, N_KNOWN, N_CALIBRATION, N_SHIFTED = 160, 100, 40, 16
 MODEL = {"width": 32, "n_blocks": 2, "n_heads": 2}
 SETTINGS = {"device": "cpu", "validations": 1, "ema": 0.98, "lr": 5e-3}
-# Options of [uncertainty], and the budget of each training: all cost one, but for those whose names say more.
+# Options of [uncertainty] (and model.dropout), and the budget of each training: all cost one, but for those whose names
+# say more.
 METHODS: dict[str, tuple[dict[str, Any] | None, float]] = {
     "one operator, constant σ": (None, 1),
     "last-layer Laplace": ({"method": "laplace"}, 1),
-    "MC dropout": ({"method": "dropout", "samples": 16}, 1),
+    "MC dropout, p = 0.02": ({"method": "dropout", "samples": 16, "dropout": 0.02}, 1),
+    "MC dropout, p = 0.05": ({"method": "dropout", "samples": 16, "dropout": 0.05}, 1),
     "variational heads": ({"method": "variational", "samples": 16}, 1),
     "one operator, β-NLL": ({"method": "ensemble", "members": 1, "noise": "beta_nll"}, 1),
     "one operator, CRPS": ({"method": "ensemble", "members": 1, "noise": "crps"}, 1),
     "five members": ({"method": "ensemble", "members": 5}, 1 / 5),
-    "five members, 0.6 in common": ({"method": "ensemble", "members": 5, "common": 0.6}, 1 / 2.6),
-    "five members, 0.6 in common, 2.6 budgets": ({"method": "ensemble", "members": 5, "common": 0.6}, 1),
+    "five members, 3.5 budgets": ({"method": "ensemble", "members": 5, "share": 0.7}, 1),
     "five members, 5 budgets": ({"method": "ensemble", "members": 5}, 1),
     "five members, β-NLL, 5 budgets": ({"method": "ensemble", "members": 5, "noise": "beta_nll"}, 1),
 }
 DETECTORS = ("last-layer Laplace", "five members, 5 budgets")
-IN_TIME = ("MC dropout", "variational heads", "five members", "five members, 5 budgets")
+IN_TIME = (
+    "MC dropout, p = 0.02",
+    "MC dropout, p = 0.05",
+    "variational heads",
+    "five members",
+    "five members, 5 budgets",
+)
 TOLERANCES, RISK = (0.06, 0.08, 0.1, 0.15), 0.1
 ROUNDS = (8, 16, 24, 32, 48, 64)
 STRATEGIES = ("random", "largest spread", "expected reduction")
@@ -63,12 +70,15 @@ def case_of(minutes: float, seed: int, method: str | None = None, time_: Any = N
     from gno.train.case import Uncertainty
 
     options, share = METHODS[method] if method else (None, 1)
+    options, knobs = dict(options or {}), dict(MODEL)
+    if "dropout" in options:
+        knobs["dropout"] = options.pop("dropout")
     data = Data(inputs=shifted.INPUTS, log=shifted.LOG, targets=[shifted.TARGET])
     if time_ is not None:
         data = Data(inputs=["omega"], targets=["u"])
     return Case(
         data=data,
-        model=Model(**MODEL),
+        model=Model(**knobs),
         training=Training(minutes=minutes * share, seed=seed, **SETTINGS),
         time=time_,
         uncertainty=Uncertainty(**options) if options else None,

@@ -135,14 +135,33 @@ def _pairs(case: Case) -> dict[str, tuple[Values, Values, Values]]:
 
 
 def flags(detector: Detector, inside: Sequence, shifted: dict[str, Sequence]) -> dict:
-    """By shift: AUROC against meshes in range, and the share that is flagged."""
-    usual = np.array([detector(mesh).score for mesh in inside])
+    """By shift: AUROC against meshes in range, the share that is flagged, and the same of large errors.
+
+    An error is large above the 95 % quantile of those in range. Their AUROC is that of large against others among the
+    meshes of the shift and those in range: where a shift does no harm a score should not rise.
+    """
+    usual, small = _scored(detector, inside)
+    limit = float(np.quantile(small, 0.95))
     found = {"in range": {"flagged": float((usual > 1).mean())}}
+    every = [(usual, small)]
     for name, meshes in shifted.items():
-        new = np.array([detector(mesh).score for mesh in meshes])
-        positive = np.arange(len(usual) + len(new)) >= len(usual)
-        found[name] = {"auroc": auroc(np.concatenate([usual, new]), positive), "flagged": float((new > 1).mean())}
-    return found
+        new, errors = _scored(detector, meshes)
+        every.append((new, errors))
+        score, error = (np.concatenate(pair) for pair in zip((usual, small), (new, errors), strict=True))
+        found[name] = {
+            "auroc": auroc(score, np.arange(len(score)) >= len(usual)),
+            "flagged": float((new > 1).mean()),
+            "large": float((errors > limit).mean()),
+            "auroc of large": auroc(score, error > limit),
+        }
+    score, error = (np.concatenate(parts) for parts in zip(*every, strict=True))
+    return {**found, "all": {"auroc of large": auroc(score, error > limit), "large": float((error > limit).mean())}}
+
+
+def _scored(detector: Detector, meshes: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and relative errors."""
+    scores = [detector(mesh).score for mesh in meshes]
+    return np.array(scores), np.array([case.error for case in cases(detector.sampler, meshes)])
 
 
 def deferral(found: Sequence[Case], n_calibration: int, tolerance: float, risk: float) -> dict:

@@ -104,20 +104,20 @@ def _out_of_range(rows: Sequence[dict]) -> list[str]:
     title = "Out of range: error as a multiple of that in range, share inside the raw 90 % intervals, NLL"
     lines = _block(title, ["method", *shifts], cells)
     flagged = [row for row in rows if "flags" in row]
-    cells = [
-        [
-            method,
-            f"{_mean(some, lambda r: r['flags']['in range']['flagged']):.0%}",
-            *(
-                f"{_mean(some, lambda r, n=n: r['flags'][n]['auroc']):.2f}, "
-                f"{_mean(some, lambda r, n=n: r['flags'][n]['flagged']):.0%}"
-                for n in shifts
-            ),
+    cells = []
+    for method, some in _by(flagged, "method").items():
+        m = lambda shift, key, some=some: _mean(some, lambda row: row["flags"][shift][key])  # noqa: E731
+        each = [
+            f"{m(n, 'auroc'):.2f}, {m(n, 'flagged'):.0%}; {m(n, 'large'):.0%}, {m(n, 'auroc of large'):.2f}"
+            for n in shifts
         ]
-        for method, some in _by(flagged, "method").items()
-    ]
-    head = ["method", "in range", *shifts]
-    return [*lines, *(_block("Detector: AUROC, and share flagged", head, cells) if cells else [])]
+        cells.append([method, f"{m('in range', 'flagged'):.0%}", *each, f"{m('all', 'auroc of large'):.2f}"])
+    head = ["method", "in range", *shifts, "large errors of all"]
+    title = (
+        "Detector: AUROC of the shift, share flagged; share of errors above the 95 % quantile of those in range, AUROC "
+        "of these among the meshes of the shift and those in range"
+    )
+    return [*lines, *(_block(title, head, cells) if cells else [])]
 
 
 def _deferral(rows: Sequence[dict]) -> list[str]:

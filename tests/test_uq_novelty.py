@@ -9,6 +9,7 @@ import torch
 from train_cases import case, square
 
 from gno.graph import build_sample
+from gno.mesh import CellBlock
 from gno.train import Data, Run
 from gno.train.blueprint import Blueprint
 from gno.train.case import Physics
@@ -17,6 +18,7 @@ from gno.uq import Detector, Ensemble, calibrate, evaluate
 from gno.uq.evaluate import known_fields
 from gno.uq.metrics import auroc
 from gno.uq.novelty import Gaussian
+from gno.uq.whole import Neighbours, shape_of
 
 
 def squares(seeds):
@@ -104,9 +106,10 @@ def test_the_residual_is_a_sign_where_the_case_has_physics(tmp_path_factory):
     assert other.distance == pytest.approx(usual.distance)  # the operator sees the same
     left = meshes[0].point_sets["left"]
     assert not other.residual[left].any() and other.residual.max() > 5 * usual.residual.max()
-    signs = [other.distance, other.disagreement, other.residual]
-    signs += [np.full(49, whole) for whole in (other.inputs, other.geometry)]
-    assert np.array_equal(other.map, np.max(signs, 0) / detector.threshold)
+    signs = [sign / detector.threshold for sign in (other.distance, other.disagreement, other.residual)]
+    signs += [np.full(49, other.signs[name]) for name in ("inputs", "geometry", "shape")]
+    assert other.map == pytest.approx(np.max(signs, 0), rel=1e-12)
+    assert max(other.signs, key=other.signs.get) == "residual" and other.score == other.signs["residual"]
 
 
 def test_distance_is_that_of_the_inverse_covariance():
@@ -171,13 +174,35 @@ def test_what_cannot_be_evaluated(ensemble):
 def test_inputs_and_geometry_as_a_whole(ensemble, detector):
     """A new load or outline is seen by what describes the mesh as a whole; a finer mesh is nothing new."""
     mesh = square(60, n=6)
-    usual, loaded = detector(mesh), detector(stretched(mesh, 8.0))
-    assert loaded.inputs > 3 * usual.inputs and loaded.geometry == pytest.approx(usual.geometry)
-    long = detector(mesh.replace(points=mesh.points * [2.5, 1.0]))
-    assert long.geometry > 3 * usual.geometry and long.inputs < 2 * usual.inputs
-    finer = detector(square(60, n=12))
-    assert finer.inputs < 1.2 * usual.inputs and finer.geometry < 0.5 * long.geometry
-    # in units of what is usual on the training meshes
-    for name in ("inputs", "geometry"):
-        squares_ = [getattr(detector(mesh), name) ** 2 for mesh in squares(range(5))]
-        assert np.mean(squares_) == pytest.approx(1, rel=1e-3)
+    usual, loaded = detector(mesh).signs, detector(stretched(mesh, 8.0)).signs
+    assert loaded["inputs"] > 3 * usual["inputs"]
+    assert all(loaded[name] == pytest.approx(usual[name]) for name in ("geometry", "shape"))
+    long = detector(mesh.replace(points=mesh.points * [2.5, 1.0])).signs
+    assert long["shape"] > 3 * usual["shape"] and long["inputs"] < 2 * usual["inputs"]
+    finer = detector(square(60, n=12)).signs
+    assert finer["inputs"] < 1.2 * usual["inputs"] and finer["shape"] < 0.2 * long["shape"]
+
+
+def test_shape_is_that_of_the_domain():
+    """Radii of a rectangle, length of its rim and of that of a hole; as it is turned, moved, and meshed more finely."""
+    spec = fit_spec(case(), squares(range(3)))
+    mesh = square(0, n=8).replace(points=square(0, n=8).points * [3.0, 1.0])
+    radii, size = np.log(np.sort([3.0, 1.0]) / 12**0.5 / spec.unit), np.log(8.0 / spec.unit)
+    inner = np.array([[np.sin(0.4), np.cos(0.4)], [np.cos(0.4), -np.sin(0.4)]])
+    for other in (mesh, mesh.replace(points=mesh.points @ inner + 5.0)):
+        assert shape_of(other, spec).numpy()[0] == pytest.approx([*radii, size, 1], abs=0.02)
+    middle = np.abs(mesh.points[mesh.cells[0].nodes].mean(1) - [1.5, 0.5]) < [0.4, 0.2]
+    cells = CellBlock(mesh.cells[0].type, mesh.cells[0].nodes[~middle.all(1)])
+    assert shape_of(mesh.replace(cells=(cells,), cell_fields={}), spec)[0, -1] == 2
+
+
+def test_nearest_of_two_families():
+    """Half way between two families of meshes is far from both, which a Gaussian would take for the usual."""
+    rows = [torch.tensor([[k % 2 + 0.01 * k, 3.0]]).double() for k in range(20)]
+    known = Neighbours.fit(rows)
+    at = lambda x, y=3.0: float(known.square(torch.tensor([[x, y]]).double()).sqrt())  # noqa: E731
+    assert at(0.1) < 2 < 4 < at(0.6) and at(1.1) < 2
+    assert at(0.1, 3.0001) == pytest.approx(at(0.1), rel=0.1) and at(0.1, 4.0) > 50  # all the same: one more is new
+    own = [np.sort([abs(float(a[0, 0] - b[0, 0])) for b in rows])[1:6].mean() for a in rows]
+    spread = np.std([float(row[0, 0]) for row in rows]) * 2**0.5
+    assert known.usual == pytest.approx(max(0.1, np.sqrt(np.mean(np.square(own))) / spread))

@@ -32,7 +32,7 @@ class Report:
         step: rows after this step are dropped from an existing log, for they will be written again.
         n_samples: training meshes, for the rate.
         floors: what reference solutions leave of some losses; in each row of losses, to compare with.
-        bar: whether to draw the bar.
+        bar: whether to draw the bar. title: of the training on it.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Report:
         step: int,
         n_samples: int,
         bar: bool,
+        title: str = "",
         floors: Mapping[str, float] | None = None,
     ) -> None:
         self.settings, self.n_samples, self.first_step = settings, n_samples, step
@@ -53,7 +54,7 @@ class Report:
         self.floors = {f"floor {name}": value for name, value in (floors or {}).items()}
         self.columns += [*self.floors, *(f"validation {name}" for name in scores)]
         self.path = folder / "log.csv" if folder else None
-        self.bar = _bar() if bar and folder else None
+        self.bar, self.title = _bar() if bar and folder else None, title
         self.events = _tensorboard(folder) if folder else None
         self.last = ""
         self.clock = (step, 0.0)
@@ -64,7 +65,7 @@ class Report:
     def __enter__(self) -> Self:
         if self.bar:
             self.bar.start()
-            self.task = self.bar.add_task("train", total=1.0, losses="", rate="", memory="")
+            self.task = self.bar.add_task(self.title or "train", total=1.0, losses="", rate="", memory="")
         return self
 
     def __exit__(
@@ -92,8 +93,9 @@ class Report:
         self._write(progress, {f"validation {name}": value for name, value in scores.items()})
         if self.bar:
             text = "  ".join(f"{name} {value:.2%}" for name, value in scores.items() if "@" not in name)
+            title = f"{self.title}  " if self.title else ""
             self.bar.console.print(
-                f"step {progress.step:6d}  {progress.seconds:6.0f} s  validation  {text}",
+                f"{title}step {progress.step:6d}  {progress.seconds:6.0f} s  validation  {text}",
                 highlight=False,
                 soft_wrap=True,
             )

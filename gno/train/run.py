@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gno.graph import MeshData, build_sample
+from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import Mesh
 from gno.train.blueprint import Blueprint
 from gno.train.case import Case
@@ -59,6 +59,8 @@ def train(
     terms: Terms | None = None,
     weighting: Weighting | None = None,
     until: float = 1.0,
+    prepared: Prepared | None = None,
+    title: str = "",
 ) -> Run:
     """Train an operator and keep it in a folder.
 
@@ -76,6 +78,8 @@ def train(
         terms: what to minimise, of the terms that the case asks for and the blueprint; these themselves by default.
         weighting: how the weights of the terms adapt; as the case says by default.
         until: share of the budget after which to stop, as an interruption would; resume to go on.
+        prepared: what :func:`prepare` made of the same case and meshes, where several trainings start from it.
+        title: of this training beside its progress, where it is one of several.
 
     Returns:
         The run, with its best weights.
@@ -89,31 +93,69 @@ def train(
     last = directory / "last.safetensors"
     if last.exists() and not (resume or overwrite):
         raise FileExistsError(f"{directory}: expected a folder without a run, got one")
-    sources = split_meshes(case, meshes)
     fabric = launch(case)
-    if overwrite and not resume and fabric.is_global_zero:
-        discard(directory)
     before = Blueprint.load(last) if resume and last.exists() else None
     if before:
         check_same_case(before[0].case, case, directory)
         before[0].trained(before[1]["model"], last)
-    spec = before[0].spec if before else fit_spec(case, sources["train"])
-    with fabric.rank_zero_first():
-        samples: dict[str, list[Any]] = {
-            key: trajectories_of(sources[key], spec, case, progress, to_train=key == "train")
-            if case.time
-            else samples_of(sources[key], spec, case, progress, to_train=True)
-            for key in ("train", "validation")
-        }
-    if not case.time:
-        check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
+    known = before[0].spec if before else None
+    if prepared is None or known not in (None, prepared.spec):
+        with fabric.rank_zero_first():
+            prepared = prepare(case, meshes, spec=known, progress=progress)
+    if overwrite and not resume and fabric.is_global_zero:
+        discard(directory)
+    spec, samples = prepared.spec, prepared.samples
     fresh = Blueprint.fit(case, spec, samples["train"])
     if before:
         check_same_operator(before[0], fresh, directory)
     blueprint = dataclasses.replace(before[0], case=case) if before else fresh
     restored = (before[1], Progress(**before[2])) if before else None
-    _run_loop(fabric, blueprint, samples, directory, restored, optimiser, progress, clock, terms, weighting, until)
+    _run_loop(
+        fabric, blueprint, samples, directory, restored, optimiser, progress, title, clock, terms, weighting, until
+    )
     return Run.load(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What the trainings of a case start from.
+
+    Args:
+        spec: how meshes are seen.
+        samples: of ``train`` and ``validation``, raw; trajectories in time.
+    """
+
+    spec: SampleSpec
+    samples: Mapping[str, Sequence[Any]]
+
+
+def prepare(
+    case: Case,
+    meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None = None,
+    *,
+    spec: SampleSpec | None = None,
+    progress: bool = True,
+) -> Prepared:
+    """Read and prepare the meshes of a case.
+
+    Args:
+        case, meshes, progress: as for :func:`train`.
+        spec: how meshes are seen; found on the training meshes by default.
+
+    Raises:
+        ValueError: data or fields that do not fit; one line.
+    """
+    sources = split_meshes(case, meshes)
+    spec = spec or fit_spec(case, sources["train"])
+    samples: dict[str, Sequence[Any]] = {
+        key: trajectories_of(sources[key], spec, case, progress, to_train=key == "train")
+        if case.time
+        else samples_of(sources[key], spec, case, progress, to_train=True)
+        for key in ("train", "validation")
+    }
+    if not case.time:
+        check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
+    return Prepared(spec, samples)
 
 
 def _run_loop(
@@ -124,6 +166,7 @@ def _run_loop(
     restored: tuple[Any, Progress] | None,
     optimiser: Optimiser | None,
     bar: bool,
+    title: str,
     clock: Callable[[], float],
     compose: Terms | None,
     weighting: Weighting | None,
@@ -142,6 +185,7 @@ def _run_loop(
         step=restored[1].step if restored else 0,
         n_samples=len(task.samples),
         bar=bar,
+        title=title,
         floors=floors_of(samples["train"], task.terms) if blueprint.case.physics else None,
     )
     with Stop() as stop, report:

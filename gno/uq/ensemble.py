@@ -15,7 +15,7 @@ from torch import nn
 
 from gno.train import Case, Training
 from gno.train.loop import mix
-from gno.train.run import Run, discard, train
+from gno.train.run import Run, discard, prepare, train
 from gno.uq.sampler import Sampler
 
 # Says which members are complete; written anew after each of them.
@@ -120,13 +120,19 @@ def train_ensemble(
             discard(folder)
     folders = [directory / f"member_{k}" for k in range(members)]
     new = [folder for folder in folders if not (folder / "last.safetensors").exists()]
+    if not (resume or overwrite) and len(new) < members:
+        raise FileExistsError(f"{directory}: expected a folder without an ensemble, got one")
+    prepared = prepare(case, options.get("meshes"), progress=options.get("progress", True))
     if common and new:
-        train(case, directory / COMMON, resume=resume, overwrite=overwrite, until=common, **options)
+        title = f"common to {members} members"
+        start: dict[str, Any] = {"until": common, "title": title, "prepared": prepared, **options}
+        train(case, directory / COMMON, resume=resume, overwrite=overwrite, **start)
     for k, folder in enumerate(folders):
         if common and folder in new:
             _branch(directory / COMMON, folder)
-        own = case.with_training(seed=member_seed(seed, k))
-        train(own, folder, resume=resume or (common > 0 and folder in new), overwrite=overwrite, **options)
+        own, title = case.with_training(seed=member_seed(seed, k)), f"member {k + 1} of {members}"
+        again = resume or (common > 0 and folder in new)
+        train(own, folder, resume=again, overwrite=overwrite, title=title, prepared=prepared, **options)
         _write_manifest(directory, sorted({*_complete(directory), f"member_{k}"}, key=_number))
     return Ensemble.load(directory)
 

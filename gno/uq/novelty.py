@@ -2,11 +2,12 @@
 
 Signs, each in units of its usual size on the training meshes: the spread of the samples; the Mahalanobis distance of
 the features from which the coarse scales are decoded (Lee et al. 2018, A simple unified framework for detecting
-out-of-distribution samples); those of the inputs and of the geometry of a mesh as a whole, by mean and spread over
-its nodes, which see a new load, material or outline that the features of a trained operator no longer tell apart;
-and, where the case has [physics], the residual of the mean prediction, as the correction of the field that a
-multilevel preconditioner makes of it. The score of a mesh is the largest of the root mean squares. The threshold is a
-conformal quantile over calibration meshes: a mesh like those is flagged with at most the stated probability.
+out-of-distribution samples); for the mesh as a whole the distance to its nearest training meshes, by inputs and by
+geometry (mean and spread over the nodes) and by shape (size, proportions, boundary and its pieces), which see a new
+load, material or outline that the features of a trained operator no longer tell apart; and, where the case has
+[physics], the residual of the mean prediction, as the correction of the field that a multilevel preconditioner makes
+of it. The score of a mesh is the largest of the root mean squares. The threshold is a conformal quantile over
+calibration meshes: a mesh like those is flagged with at most the stated probability.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gno.train.checkpoint import load_tensors, save_tensors
 from gno.train.physics import collate, unknown_columns, with_physics
 from gno.uq.features import with_features
 from gno.uq.sampler import Answered, Sampler
+from gno.uq.whole import Neighbours, mean_and_spread, shape_of
 
 # Share of the mean variance of the features that is added to each: directions that never varied in training.
 SHRINKAGE = 1e-2
@@ -46,18 +48,14 @@ class Gaussian:
     whiten: Float[Tensor, "width width"]
 
     @staticmethod
-    def fit(
-        features: Sequence[Float[Tensor, "n width"]],
-        masses: Sequence[Float[Tensor, " n"]],
-        shrinkage: float = SHRINKAGE,
-    ) -> Gaussian:
+    def fit(features: Sequence[Float[Tensor, "n width"]], masses: Sequence[Float[Tensor, " n"]]) -> Gaussian:
         """Weighted mean and covariance, every mesh counting the same."""
         x = torch.cat(list(features)).double()
         w = torch.cat([m.double() / m.double().sum() for m in masses])[:, None] / len(masses)
         mean = (w * x).sum(0)
         covariance = ((x - mean) * w).T @ (x - mean)
         size = covariance.diagonal().mean().clamp_min(1e-30)
-        covariance = covariance + shrinkage * size * torch.eye(len(mean), dtype=torch.float64, device=mean.device)
+        covariance = covariance + SHRINKAGE * size * torch.eye(len(mean), dtype=torch.float64, device=mean.device)
         whiten = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
         return Gaussian(mean, whiten)
 
@@ -72,16 +70,16 @@ class Novelty:
 
     Args:
         score: of the mesh, in units of the threshold. flag: whether it is above 1.
-        inputs, geometry: distance of the mesh as a whole, 1 being usual on the training meshes.
-        distance, disagreement, residual: at the nodes, in the same units: distance of the features, spread of the
-            samples, and what the equation wants changed; none without [physics].
-        map: the largest of all at each node, in units of the threshold.
+        signs: what each sign alone would score: ``inputs``, ``geometry`` and ``shape`` of the mesh as a whole,
+            ``distance``, ``disagreement`` and ``residual`` by their root mean square.
+        distance, disagreement, residual: at the nodes, 1 being usual on the training meshes: distance of the features,
+            spread of the samples, and what the equation wants changed; none without [physics].
+        map: the largest of all signs at each node, in units of the threshold.
     """
 
     score: float
     flag: bool
-    inputs: float
-    geometry: float
+    signs: Mapping[str, float]
     distance: Float[np.ndarray, " n_nodes"]
     disagreement: Float[np.ndarray, " n_nodes"]
     residual: Float[np.ndarray, " n_nodes"] | None
@@ -95,14 +93,14 @@ class Detector:
     Args:
         sampler: what predicts.
         gaussians: of the features of each coarse scale (of the mesh, if it is the only one).
-        wholes: of what describes a mesh as a whole, ``inputs`` and ``geometry``.
-        usual: of each sign, its root mean square over the training meshes.
+        wholes: the training meshes as wholes, by ``inputs``, ``geometry`` and ``shape``.
+        usual: of each sign at the nodes, its root mean square over the training meshes.
         threshold: of the score. false_alarms: rate that it stands for.
     """
 
     sampler: Sampler
     gaussians: tuple[Gaussian, ...]
-    wholes: Mapping[str, Gaussian]
+    wholes: Mapping[str, Neighbours]
     usual: Mapping[str, float]
     threshold: float
     false_alarms: float
@@ -136,8 +134,8 @@ class Detector:
             Gaussian.fit([look.features[s] for look in seen], [look.output.mass[s] for look in seen])
             for s in _scales(seen[0].output)
         )
-        wholes = {name: _fit_whole([look.whole[name] for look in seen]) for name in seen[0].whole}
-        squares = [look.signs(gaussians, wholes) for look in seen]
+        wholes = {name: Neighbours.fit([look.whole[name] for look in seen]) for name in seen[0].whole}
+        squares = [look.at_nodes(gaussians) for look in seen]
         usual = {
             name: math.sqrt(np.mean([float(look.mass @ q[name]) for look, q in zip(seen, squares, strict=True)])) or 1.0
             for name in squares[0]
@@ -153,30 +151,27 @@ class Detector:
     def assess(self, answered: Answered) -> Novelty:
         """Assess a mesh that the sampler has answered."""
         look = _look(self.sampler, answered)
-        signs = {
-            name: square.sqrt() / self.usual[name] for name, square in look.signs(self.gaussians, self.wholes).items()
-        }
-        score = max(math.sqrt(float(look.mass @ sign.square())) for sign in signs.values()) / self.threshold
-        worst = torch.stack(list(signs.values())).amax(0) / self.threshold
-        maps = {name: sign.cpu().numpy() for name, sign in signs.items()}
-        inputs, geometry = (float(maps.get(name, [0.0])[0]) for name in ("inputs", "geometry"))
-        own = (maps["distance"], maps["disagreement"], maps.get("residual"), worst.cpu().numpy())
-        return Novelty(score, score > 1, inputs, geometry, *own)
+        found = {name: square.sqrt() / self.usual[name] for name, square in look.at_nodes(self.gaussians).items()}
+        whole = {name: known.square(look.whole[name]).sqrt() for name, known in self.wholes.items()}
+        everywhere = torch.stack([*found.values(), *(value.expand_as(look.mass) for value in whole.values())])
+        scores = (everywhere.square() @ look.mass).sqrt() / self.threshold
+        signs = dict(zip((*found, *whole), scores.tolist(), strict=True))
+        score = max(signs.values())
+        maps = {name: values.cpu().numpy() for name, values in found.items()}
+        worst = (everywhere.amax(0) / self.threshold).cpu().numpy()
+        return Novelty(score, score > 1, signs, maps["distance"], maps["disagreement"], maps.get("residual"), worst)
 
     def save(self, path: str | Path) -> None:
         """Keep everything but the sampler."""
         tensors = {
-            f"{name}.{k}": getattr(gaussian, name)
-            for k, gaussian in (*enumerate(self.gaussians), *self.wholes.items())
-            for name in ("mean", "whiten")
+            f"{name}.{k}": value
+            for k, part in (*enumerate(self.gaussians), *self.wholes.items())
+            for name, value in vars(part).items()
+            if isinstance(value, Tensor)
         }
-        names = ("usual", "threshold", "false_alarms")
-        own = {
-            "n_scales": len(self.gaussians),
-            "wholes": list(self.wholes),
-            **{name: getattr(self, name) for name in names},
-        }
-        save_tensors(path, tensors, own)
+        document = {name: getattr(self, name) for name in ("usual", "threshold", "false_alarms")}
+        wholes = {name: whole.usual for name, whole in self.wholes.items()}
+        save_tensors(path, tensors, {**document, "n_scales": len(self.gaussians), "wholes": wholes})
 
     @classmethod
     def load(cls, path: str | Path, sampler: Sampler) -> Detector:
@@ -186,15 +181,16 @@ class Detector:
             ValueError: no such file, or not one of ours.
         """
         tensors, document = load_tensors(path)
-        if "n_scales" not in document:
-            raise ValueError(f"{path}: expected a detector, got keys {', '.join(sorted(document))}")
-
-        def gaussian(k: int | str) -> Gaussian:
-            return Gaussian(tensors[f"mean.{k}"], tensors[f"whiten.{k}"])
-
-        rest = {name: document[name] for name in ("usual", "threshold", "false_alarms")}
-        wholes = {name: gaussian(name) for name in document["wholes"]}
-        return cls(sampler, tuple(map(gaussian, range(document["n_scales"]))), wholes, **rest)
+        if not isinstance(document.get("wholes"), dict):
+            got = f"keys {', '.join(sorted(document))}"
+            raise ValueError(f"{path}: expected a detector of this version, got {got}; `gno calibrate` makes it anew")
+        gaussians = [Gaussian(tensors[f"mean.{k}"], tensors[f"whiten.{k}"]) for k in range(document["n_scales"])]
+        wholes = {
+            name: Neighbours(tensors[f"rows.{name}"], tensors[f"spread.{name}"], usual)
+            for name, usual in document["wholes"].items()
+        }
+        rest = (document[name] for name in ("usual", "threshold", "false_alarms"))
+        return cls(sampler, tuple(gaussians), wholes, *rest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,12 +204,9 @@ class _Look:
     disagreement: Float[Tensor, " n_nodes"]
     residual: Float[Tensor, " n_nodes"] | None
 
-    def signs(
-        self, gaussians: Sequence[Gaussian], wholes: Mapping[str, Gaussian]
-    ) -> dict[str, Float[Tensor, " n_nodes"]]:
-        """Squares of all signs by name; those of the mesh as a whole are the same at all nodes."""
+    def at_nodes(self, gaussians: Sequence[Gaussian]) -> dict[str, Float[Tensor, " n_nodes"]]:
+        """Squares of the signs that differ from node to node, by name."""
         found = {"distance": _distance(self, gaussians), "disagreement": self.disagreement, "residual": self.residual}
-        found |= {name: whole.square(self.whole[name]).expand_as(self.mass) for name, whole in wholes.items()}
         return {name: square for name, square in found.items() if square is not None}
 
 
@@ -226,22 +219,9 @@ def _look(sampler: Sampler, answered: Answered) -> _Look:
     residual = _residual(sampler, answered, samples.mean(0)) if sampler.operator.blueprint.case.physics else None
     mass = mass / mass.sum()
     known = {"inputs": answered.batch.x, "geometry": answered.batch.geometry}
-    whole = {name: _whole(values.double(), mass) for name, values in known.items() if values.shape[1]}
+    whole = {name: mean_and_spread(values.double(), mass) for name, values in known.items() if values.shape[1]}
+    whole["shape"] = shape_of(answered.mesh, sampler.operator.blueprint.spec).to(mass.device)
     return _Look(output, features, whole, mass, spread, residual)
-
-
-def _whole(values: Float[Tensor, "n_nodes c"], mass: Float[Tensor, " n_nodes"]) -> Float[Tensor, "1 two_c"]:
-    """Mean and standard deviation over the nodes by mass."""
-    mean = mass @ values
-    return torch.cat([mean, (mass @ (values - mean).square()).sqrt()])[None]
-
-
-def _fit_whole(wholes: Sequence[Float[Tensor, "1 width"]]) -> Gaussian:
-    """One row per mesh; the fewer meshes for a column, the more it counts for itself instead of with the others."""
-    shrinkage = max(SHRINKAGE, wholes[0].shape[1] / len(wholes))
-    found = Gaussian.fit(wholes, [row.new_ones(1) for row in wholes], shrinkage)
-    usual = found.square(torch.cat(list(wholes))).mean().sqrt().clamp_min(1e-30)
-    return dataclasses.replace(found, whiten=found.whiten / usual)
 
 
 def _residual(
