@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from jobs import apart, spread
 
 RESULTS = Path(__file__).parent / "results"
 VARIANTS: dict[str, dict[str, object]] = {
@@ -57,12 +56,7 @@ def one(job: dict) -> dict:
 
 def start(job: dict) -> dict:
     """The same in a new process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"])}
-    command = [sys.executable, __file__, "--one", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = apart(__file__, job, threads=job["threads"])
     print(f"{job['data']}, {job['variant']}, seed {job['seed']}: {result['errors']}", flush=True)
     return result
 
@@ -86,11 +80,6 @@ def table(results: list[dict]) -> str:
                 steps = statistics.median(r["steps"] for r in rows)
                 lines.append(f"| {data} | {variant} | {' | '.join(cells)} | {steps:.0f} | {rows[0]['weights']:,} |")
     return "\n".join(lines)
-
-
-def spread(values: list[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {deviation:.2f} %"
 
 
 def main() -> None:

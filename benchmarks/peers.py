@@ -38,7 +38,7 @@ import torch
 from peer_models import PEERS, parse
 from peer_run import CLOCKS, FIELDS, MESHES, Job
 
-from gno.train.run import fit_spec, samples_of
+from gno.train.sources import fit_spec, samples_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.jsonl"

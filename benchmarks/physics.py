@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from jobs import apart, collect, spread
 
 RESULTS = Path(__file__).parent / "results"
 N_TRAIN, N_TEST, N_LABELLED = 300, 24, 16
@@ -214,16 +213,6 @@ def violations(run, meshes) -> dict[str, float]:
     return {name: statistics.fmean(value) for name, value in found.items()}
 
 
-def start(job: dict) -> dict:
-    """The same in a new process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--one", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def table(results: list[dict]) -> str:
     """Mean and deviation over seeds, as Markdown, claim by claim, and what the claims come to."""
     first = results[0]
@@ -311,11 +300,6 @@ def minutes(variant: dict, longest: float) -> float:
     return round(longest * SHARE[variant["claim"]] * LONGER.get(variant["data"], 1.0), 4)
 
 
-def spread(values: list[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {deviation:.2f} %"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -337,18 +321,7 @@ def main() -> None:
         and variant["data"] in options.problems
         and variant["variant"] in (options.variants or [variant["variant"]])
     ]
-    options.output.parent.mkdir(exist_ok=True)
-    lines = options.output.read_text().splitlines() if options.output.exists() else []
-    results = [json.loads(line) for line in lines]
-    for job in jobs:
-        if any(all(r.get(key) == value for key, value in job.items()) for r in results):
-            continue
-        found = start(job)
-        with options.output.open("a") as handle:
-            handle.write(json.dumps(found) + "\n")
-        print(f"{job['claim']}, {job['data']}, {job['variant']}, seed {job['seed']}: {found['error']:.4f}", flush=True)
-        results.append(found)
-    text = table(results)
+    text = table(collect(jobs, options.output, lambda job: apart(__file__, job)))
     options.output.with_suffix(".md").write_text(text + "\n")
     print(text)
 

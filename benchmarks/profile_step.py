@@ -21,7 +21,7 @@ from gno.graph import collate
 from gno.train import Case
 from gno.train.blueprint import Blueprint
 from gno.train.losses import data_terms
-from gno.train.run import fit_spec, samples_of
+from gno.train.sources import fit_spec, samples_of
 
 # Kinds of operations by words in their names; the first that fits counts.
 KINDS = {

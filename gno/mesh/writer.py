@@ -15,30 +15,14 @@ import numpy as np
 from gno.mesh.files import atomic
 from gno.mesh.io import read
 from gno.mesh.mesh import Mesh, MeshError, MeshWarning
+from gno.mesh.meshioreader import FORMATS
 from gno.mesh.plain import to_plain
 from gno.mesh.vtklegacywriter import write_vtk_legacy
 from gno.mesh.vtu import write_vtu
 from gno.mesh.xdmf import SUFFIXES
 from gno.mesh.xdmfwriter import write_xdmf
 
-_MESHIO = {
-    ".msh": "gmsh",
-    ".inp": "abaqus",
-    ".bdf": "nastran",
-    ".nas": "nastran",
-    ".fem": "nastran",
-    ".e": "exodus",
-    ".exo": "exodus",
-    ".ex2": "exodus",
-    ".med": "med",
-    ".mesh": "medit",
-    ".meshb": "medit",
-    ".stl": "stl",
-    ".ply": "ply",
-    ".obj": "obj",
-    ".off": "off",
-    ".avs": "avsucd",
-}
+_MESHIO = {**FORMATS, ".e": "exodus", ".exo": "exodus", ".ex2": "exodus", ".avs": "avsucd"}
 WRITABLE = tuple(sorted({".vtk", ".vtu", *SUFFIXES, *_MESHIO}))
 """Extensions that ``write`` knows."""
 

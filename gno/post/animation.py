@@ -29,6 +29,7 @@ from gno.post.color import (
 )
 from gno.post.panels import Look, field_panels
 from gno.post.picture import page, write_figure
+from gno.post.plot import sheet
 from gno.post.quantity import difference, quantity
 from gno.post.scene import Panel, View, view_of
 
@@ -159,11 +160,8 @@ def _on_nodes(mesh: Mesh, field: str, compare: str | None, component: int | str 
 
 def _space_time_figure(images: Sequence[np.ndarray], titles: Sequence[str], times: np.ndarray, length: float) -> Any:
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(images) + 0.6, 4.6), dpi=200, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = sheet(4.2 * len(images) + 0.6, 4.6)
     values = color_limits(*(image[np.isfinite(image)] for image in images[:2]))
     middle = (times[1:] + times[:-1]) / 2
     sides = np.concatenate([[2 * times[0] - middle[0]], middle, [2 * times[-1] - middle[-1]]])

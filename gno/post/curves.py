@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from gno.post.color import INK, PALE
+from gno.post.color import PALE
 from gno.post.picture import write_figure
+from gno.post.plot import COLORS, dress, sheet
 
-COLORS = ("#2f6db3", "#d9722e", "#3a9a5b", "#b5477d", "#7b5fc0", "#8a6d3b", "#17a2b0", "#6b6b6b")
 _LOSS, _WEIGHT, _FLOOR, _SCORE = "loss ", "weight ", "floor ", "validation "
 _MEAN = "score"
 
@@ -61,11 +61,7 @@ def _number(text: Any) -> float:
 
 
 def _figure(columns: dict[str, np.ndarray]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.6), dpi=200, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = sheet(11, 4.6)
     grid = figure.add_gridspec(2, 2, height_ratios=(5, 1), hspace=0.05, wspace=0.06)
     losses = figure.add_subplot(grid[0, 0])
     rate = figure.add_subplot(grid[1, 0], sharex=losses)
@@ -75,12 +71,12 @@ def _figure(columns: dict[str, np.ndarray]) -> Any:
     _draw(rate, columns["step"], columns.get("lr", np.zeros(0)), color=PALE, lw=1.2)
     _draw_weights(rate, columns)
     losses.tick_params(labelbottom=False)
-    for axes, title in ((losses, "training loss"), (rate, ""), (scores, "validation error, relative L²")):
-        _tidy(axes, title)
+    _logarithmic(losses, rate, scores)
+    dress(losses, "training loss")
+    dress(rate, x="step")
+    dress(scores, "validation error, relative L²", x="step")
     rate.set_ylabel("rate, weights" if len(rate.lines) > 1 else "rate", fontsize=8, color=PALE)
     rate.grid(visible=False)
-    for axes in (rate, scores):
-        axes.set_xlabel("step", fontsize=8.5, color=PALE)
     return figure
 
 
@@ -155,17 +151,14 @@ def _draw(axes: Any, steps: np.ndarray, values: np.ndarray, **look: Any) -> None
         axes.plot(steps[seen], values[seen], **look)
 
 
-def _tidy(axes: Any, title: str) -> None:
-    from matplotlib.ticker import NullFormatter
+def _logarithmic(*several: Any) -> None:
+    """Log axes with plain numbers; where few powers of ten are in sight, 2 and 5 of them have numbers too."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-    if axes.lines:
-        axes.set_yscale("log")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.grid(visible=True, color="#e6e6e6", lw=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#bdbdbd")
-    axes.tick_params(labelsize=8, color="#bdbdbd", labelcolor=INK)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, frameon=False, loc="best")
+    for axes in several:
+        if axes.lines:
+            axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())

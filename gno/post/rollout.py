@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gno.post.color import INK, PALE
-from gno.post.curves import COLORS, read_log
+from gno.post.curves import read_log
 from gno.post.picture import write_figure
+from gno.post.plot import COLORS, dress, sheet
 
 _TITLES = {
     "vrmse": "VRMSE",
@@ -43,14 +43,10 @@ def draw_rollout(table: str | Path, output: str | Path | None = None) -> Path:
 
 
 def _figure(columns: dict[str, np.ndarray]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     metrics = list(dict.fromkeys(name.partition(" ")[0] for name in columns if " " in name))
     n_columns = min(3, len(metrics))
     n_rows = -(-len(metrics) // n_columns)
-    figure = Figure(figsize=(4 * n_columns, 2.8 * n_rows), dpi=200, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = sheet(4 * n_columns, 2.8 * n_rows)
     time = columns.get("time", columns["step"])
     for k, metric in enumerate(metrics):
         axes = figure.add_subplot(n_rows, n_columns, k + 1)
@@ -61,11 +57,5 @@ def _figure(columns: dict[str, np.ndarray]) -> Any:
         positive = all((columns[f"{metric} {field}"] > 0).all() for field in fields)
         if metric not in _LINEAR and positive:
             axes.set_yscale("log")
-        axes.set_title(_TITLES.get(metric, metric), loc="left", fontsize=10, fontweight="bold", color=INK)
-        axes.grid(visible=True, color="#e6e6e6", lw=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color("#bdbdbd")
-        axes.tick_params(which="both", labelsize=8, color="#bdbdbd", labelcolor=INK)
-        axes.set_xlabel("time", fontsize=8.5, color=PALE)
-        axes.legend(fontsize=8, frameon=False)
+        dress(axes, _TITLES.get(metric, metric), x="time")
     return figure

@@ -9,11 +9,9 @@ from typing import Any
 
 from gno.post.color import INK, PALE
 from gno.post.picture import write_figure
+from gno.post.plot import COLORS, dress, sheet
 from gno.uq.metrics import Reliability
 from gno.uq.scales import ScaleVariance
-
-_COLORS = ("#2f6db3", "#d9722e", "#3a9a5b", "#b5477d", "#7b5fc0", "#8a6d3b", "#17a2b0", "#6b6b6b")
-_TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10, "fontweight": "bold", "color": INK}
 
 
 def draw_reliability(diagrams: Mapping[str, Reliability], output: str | Path) -> Path:
@@ -37,21 +35,14 @@ def draw_reliability(diagrams: Mapping[str, Reliability], output: str | Path) ->
 
 
 def _figure(diagrams: Mapping[str, Reliability]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 5.2), dpi=200, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = sheet(5.2, 5.2)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=PALE, lw=0.8, ls=":")
     for k, (name, diagram) in enumerate(diagrams.items()):
         label = f"{name}  ECE {diagram.calibration_error:.3f}"
-        axes.plot(diagram.expected, diagram.observed, color=_COLORS[k % len(_COLORS)], lw=1.6, label=label)
+        axes.plot(diagram.expected, diagram.observed, color=COLORS[k % len(COLORS)], lw=1.6, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.set_title("share of truth below the predicted quantile", **_TITLE)
-    axes.set_xlabel("predicted quantile", fontsize=8.5, color=PALE)
-    _tidy(axes)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    dress(axes, "share of truth below the predicted quantile", x="predicted quantile", legend="upper left")
     return figure
 
 
@@ -72,35 +63,21 @@ def draw_scales(scales: Mapping[str, Sequence[ScaleVariance]], output: str | Pat
     """
     if not scales:
         raise ValueError("scales: expected at least one field, got none")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.0, 3.2 * len(scales)), dpi=200, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = sheet(9.0, 3.2 * len(scales))
     rows = figure.subplots(len(scales), 2, squeeze=False)
     for (name, parts), (left, right) in zip(scales.items(), rows, strict=True):
         lost = [fine.minus(coarse) for fine, coarse in itertools.pairwise(parts)]
         total = parts[0].reference or 1.0
         x, between = range(len(parts)), [s + 0.5 for s in range(len(lost))]
         left.plot(x, [p.reference / total for p in parts], color=INK, lw=1.6, marker="o", ms=4, label="truth")
-        left.plot(x, [p.samples / total for p in parts], color=_COLORS[0], lw=1.6, marker="o", ms=4, label="predicted")
+        left.plot(x, [p.samples / total for p in parts], color=COLORS[0], lw=1.6, marker="o", ms=4, label="predicted")
         left.bar([b - 0.08 for b in between], [p.reference / total for p in lost], 0.16, color=INK, alpha=0.5)
-        left.bar([b + 0.08 for b in between], [p.samples / total for p in lost], 0.16, color=_COLORS[0], alpha=0.5)
-        left.set_title(f"{name}: variance (bars: lost)", **_TITLE)
-        right.plot(x, [p.error**0.5 for p in parts], color=_COLORS[1], lw=1.6, marker="o", ms=4, label="RMS error")
-        right.plot(x, [p.doubt**0.5 for p in parts], color=_COLORS[0], lw=1.6, marker="o", ms=4, label="std")
-        right.set_title(f"{name}: error and standard deviation", **_TITLE)
+        left.bar([b + 0.08 for b in between], [p.samples / total for p in lost], 0.16, color=COLORS[0], alpha=0.5)
+        right.plot(x, [p.error**0.5 for p in parts], color=COLORS[1], lw=1.6, marker="o", ms=4, label="RMS error")
+        right.plot(x, [p.doubt**0.5 for p in parts], color=COLORS[0], lw=1.6, marker="o", ms=4, label="std")
         right.set_ylim(bottom=0)
+        dress(left, f"{name}: variance (bars: lost)")
+        dress(right, f"{name}: error and standard deviation")
         for axes in (left, right):
-            _tidy(axes)
             axes.set_xticks(x, [f"{'mesh' if s == 0 else s}\n{p.nodes:.0f}" for s, p in enumerate(parts)])
-            axes.legend(fontsize=8, frameon=False, loc="best")
     return write_figure(figure, Path(output))
-
-
-def _tidy(axes: Any) -> None:
-    axes.grid(visible=True, color="#e6e6e6", lw=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#bdbdbd")
-    axes.tick_params(labelsize=8, color="#bdbdbd", labelcolor=INK)
