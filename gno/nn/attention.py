@@ -139,15 +139,28 @@ class CrossScaleAttention(nn.Module):
         return torch.cat([keys[..., : -self.n_scales], keys[..., -self.n_scales :] + empty], dim=3)
 
     def _queries(self, values: Tensor, at: Tokens) -> Float[Tensor, "n heads c"]:
-        content = self.query(values).view(-1, self.n_heads, self.content) * self.content**-0.5
-        place = (2 * self.log_gamma.exp())[:, None] * at.position[:, None]
-        scale = at.one_hot(self.n_scales, place.dtype)[:, None].expand(-1, self.n_heads, -1)
         dtype = working_type(values)
         if dtype.itemsize > 2:
-            return torch.cat([content, place.to(dtype), scale.to(dtype)], dim=2)
+            return self._full_queries(values, at)
+        content = self.query(values).view(-1, self.n_heads, self.content) * self.content**-0.5
+        place = (2 * self.log_gamma.exp())[:, None] * at.position[:, None]
+        scale = at.one_hot(self.n_scales, dtype)[:, None].expand(-1, self.n_heads, -1)
         # Short numbers: x·y = x_h·y_h + x_l·y_h + x_h·y_l, or a logit of some tens would be off by a tenth.
-        (high, low), scale = halves(place, dtype), scale.to(dtype)
+        high, low = halves(place, dtype)
         return _even(torch.cat([content, high, low, high, scale, scale], dim=2))
+
+    def _full_queries(self, values: Tensor, at: Tokens) -> Float[Tensor, "n heads c"]:
+        """``[Q v / √c, 2γ x, 1_s]`` by head, as two products in one tensor: queries are many, and parts beside parts
+        would be written twice."""
+        free = self.head_width - self.content
+        content = self.content**-0.5 * self.query.weight.unflatten(0, (self.n_heads, -1))
+        content = nn.functional.pad(content, (0, 0, 0, free))  # (heads, head_width, width)
+        gains = torch.ones_like(self.log_gamma)[:, None].expand(-1, free).clone()
+        gains[:, : at.position.shape[1]] = 2 * self.log_gamma.exp()[:, None]
+        known = nn.functional.pad(torch.diag_embed(gains), (self.content, 0))  # (heads, free, head_width)
+        place = torch.cat([at.position, at.one_hot(self.n_scales, at.position.dtype)], dim=1)
+        queries = place @ known.transpose(0, 1).flatten(1)
+        return queries.addmm_(values, content.flatten(0, 1).T).unflatten(1, (self.n_heads, -1))
 
     def _keys(self, values: Tensor, over: Tokens) -> Float[Tensor, "n heads c"]:
         content = self.key(values).view(-1, self.n_heads, self.content)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from gno.graph.segment import Edges, moments
+from gno.graph.segment import Edges, expansion, moments
 from gno.nn.config import OperatorConfig
 from gno.nn.norm import RMSNorm
 from gno.nn.pooling import Transfer
@@ -25,6 +25,15 @@ class Link(nn.Module):
 
     def forward(self, sender: Tensor, weights: Sequence[Tensor], edges: Edges) -> Tensor:
         return self.map(moments(shortened(self.norm(sender)), weights, edges))
+
+
+class DownLink(Link):
+    """The same integral from few anchors to many nodes: the linear map comes first, and only the sum is large."""
+
+    def forward(self, sender: Tensor, weights: Sequence[Tensor], edges: Edges) -> Tensor:
+        blocks = self.map.weight.unflatten(1, (len(weights), -1)).transpose(0, 1).flatten(0, 1)
+        mapped = nn.functional.linear(shortened(self.norm(sender)), blocks)
+        return expansion(mapped, weights, edges) + self.map.bias
 
 
 def spacing(batch: Batch, s: int) -> Tensor:

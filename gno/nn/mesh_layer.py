@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from gno.graph.segment import Edges, expansion, moments, over_sum
 from gno.nn.condition import Condition, Norm
 from gno.nn.config import OperatorConfig
 from gno.nn.link import down_weights, offsets, spacing, up_weights
-from gno.nn.mlp import mlp
+from gno.nn.mlp import mlp, side_by_side
 from gno.nn.pooling import Transfer
 from gno.nn.precision import shortened
 
@@ -107,4 +108,5 @@ class MeshLayer(nn.Module):
 
     def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
         n = shortened(self.norm(v, around.condition))
-        return v + self.mlp(torch.cat([n, self.kernel(n, around)], dim=1))
+        inner, activation, outer = self.mlp
+        return v + outer(activation(side_by_side(cast(nn.Linear, inner), n, self.kernel(n, around))))

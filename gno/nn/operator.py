@@ -13,7 +13,7 @@ from gno.graph.batch import link_edges
 from gno.nn.anchor_block import AnchorGraph, Block, LevelState
 from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.config import OperatorConfig
-from gno.nn.link import Link, down_weights, offsets, spacing, up_weights
+from gno.nn.link import DownLink, Link, down_weights, offsets, spacing, up_weights
 from gno.nn.mesh_layer import MeshLayer, Surroundings
 from gno.nn.mlp import mlp
 from gno.nn.norm import RMSNorm
@@ -62,7 +62,7 @@ class NeuroScale(nn.Module):
         self.up = nn.ModuleList(Link(c) for _ in range(c.n_levels - 1))
         self.scale = nn.Parameter(torch.randn(c.n_levels, c.width) * 0.02)
         self.blocks = nn.ModuleList(Block(c) if c.n_levels > 1 else MeshLayer(c) for _ in range(c.n_blocks))
-        self.down = Link(c) if c.n_levels > 1 else None
+        self.down = DownLink(c) if c.n_levels > 1 else None
         self.norm_query, self.norm_key = RMSNorm(c.width), RMSNorm(c.width)
         across = c.attention and c.n_levels > 1
         self.attend = CrossScaleAttention(c.width, c.n_heads, c.n_levels, c.dim) if across else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
 from jaxtyping import Float
 from torch import nn
 from torch_geometric.data import Batch
@@ -13,6 +12,7 @@ from gno.graph.batch import stencil_edges
 from gno.graph.segment import Edges, moments, segment_sum
 from gno.nn.condition import Condition, Norm
 from gno.nn.config import OperatorConfig
+from gno.nn.mlp import side_by_side
 from gno.nn.precision import shortened
 
 
@@ -54,5 +54,5 @@ class Stencil(nn.Module):
 
     def forward(self, v: Float[Tensor, "n width"], laplacian: MeshLaplacian) -> Float[Tensor, "n width"]:
         n = shortened(self.norm(v, laplacian.condition))
-        value, gate = self.split(torch.cat([n, laplacian(n)], dim=1)).chunk(2, dim=1)
+        value, gate = side_by_side(self.split, n, laplacian(n)).chunk(2, dim=1)
         return v + self.join(value * nn.functional.silu(gate))
