@@ -60,12 +60,12 @@ RUNS = CACHE / "runs"  # operators for surfaces are kept: `examples/gray_scott/p
 # Nodes along a side and longest time step of the solver.
 SOLVERS = [(41, 1.0), (41, 2.0), (41, 4.0), (41, 10.0), (31, 2.0), (31, 4.0), (31, 10.0), (21, 4.0), (21, 10.0)]
 
-# Short-range dynamics that are the same everywhere: no coordinates, no attention, a Laplacian on the mesh.
-GNO = {"coordinates": False, "width": 32, "n_heads": 2, "n_blocks": 1, "n_stencils": 4}
-GNO |= {"attention": False, "learned_pooling": False}
+# Short-range dynamics that are the same everywhere: no coordinates, no attention, a local law on the mesh.
+PLAIN = {"coordinates": False, "width": 32, "n_heads": 2, "n_blocks": 1, "attention": False, "learned_pooling": False}
 MODELS: dict[str, dict[str, Any]] = {
-    "gno": GNO,
-    "gno without stencils": {**GNO, "n_stencils": 0, "n_blocks": 2},
+    "gno": {**PLAIN, "n_levels": 2, "n_substeps": 12},
+    "gno, law alone": {**PLAIN, "n_levels": 1, "n_blocks": 0, "n_substeps": 12},
+    "gno, stencils": {**PLAIN, "n_stencils": 4},
     "graph without levels": {"coordinates": False, "width": 32, "n_heads": 2, "n_blocks": 6, "n_levels": 1},
 }
 # Width, modes: the first of the authors' examples, and half of it, which makes more steps in the same time.

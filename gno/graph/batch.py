@@ -44,7 +44,9 @@ def stencil_edges(batch: Batch) -> Edges:
         ValueError: samples without it.
     """
     if "stencil" not in batch:
-        raise ValueError("batch.stencil: expected samples of a spec with n_stencils > 0, got some without a Laplacian")
+        raise ValueError(
+            "batch.stencil: expected samples of a spec with n_stencils or n_substeps, got some without a Laplacian"
+        )
     (sender, receiver), n = batch.stencil_index, batch.pos_0.shape[0]
     return Edges.from_perm(sender, receiver, batch.stencil_perm, n, n)
 

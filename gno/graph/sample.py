@@ -19,6 +19,9 @@ from gno.graph.neighbours import edges_of
 from gno.graph.spec import SampleSpec
 from gno.mesh import Mesh, interpolation, laplacian, node_mass
 
+# Rows of the Laplacian that explicit steps are made with, against the median row of the mesh.
+STEEPEST = 1.5
+
 
 class MeshData(Data):
     """torch_geometric Data of one mesh with its hierarchy.
@@ -122,14 +125,26 @@ def build_sample(
     data.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
     for s, level in enumerate(levels):
         add_level(data, s, level, dtype)
-    if spec.n_stencils:
-        _add_stencil(data, mesh, reach * spec.unit / 2, nodes.at, dtype)
+    if spec.n_stencils or spec.n_substeps:
+        operator = even(laplacian(mesh)) if spec.n_substeps else laplacian(mesh)
+        _add_stencil(data, operator * (reach * spec.unit / 2) ** 2, nodes.at, dtype)
     return data
 
 
-def _add_stencil(data: MeshData, mesh: Mesh, length: float, at: csr_matrix, dtype: torch.dtype) -> None:
-    """The Laplacian, in units of 1 / length², without its diagonal, which is minus the sum of the rest."""
-    entries = laplacian(mesh) * length**2
+def even(operator: csr_matrix) -> csr_matrix:
+    """A Laplacian whose rows are at most :data:`STEEPEST` times as large as usual on this mesh.
+
+    Explicit steps are stable up to a size that the smallest cells decide. A node of such cells follows its neighbours
+    at once in any case; with a row that is scaled down it does so a little later, and steps may be as large as the
+    usual cells allow.
+    """
+    size = -operator.diagonal()
+    usual = float(np.median(size[size > 0])) if (size > 0).any() else 1.0
+    return (diags(np.minimum(1.0, STEEPEST * usual / np.maximum(size, usual))) @ operator).tocsr()
+
+
+def _add_stencil(data: MeshData, entries: csr_matrix, at: csr_matrix, dtype: torch.dtype) -> None:
+    """A Laplacian in units of the case without its diagonal, which is minus the sum of the rest."""
     off_diagonal = entries - diags(entries.diagonal())
     found = vstack([off_diagonal, at @ entries]).tocsr()  # probes hear L at their place
     found.sort_indices()

@@ -31,7 +31,7 @@ class SampleSpec:
         spacings: spacing of levels 1, 2, …, in ``unit``. Fixed by the case, so a finer mesh keeps its anchors.
         n_candidates: anchors of the next level that a node can lean on.
         coordinates: whether a node knows where it is; without, the operator is the same wherever a mesh lies.
-        n_stencils: layers of the operator that read the Laplacian on the mesh, which samples then have.
+        n_stencils, n_substeps: of the operator; both read the Laplacian on the mesh, which samples then have.
     """
 
     dim: int
@@ -43,6 +43,7 @@ class SampleSpec:
     n_candidates: int = 5
     coordinates: bool = True
     n_stencils: int = 0
+    n_substeps: int = 0
 
     @staticmethod
     def fit(
@@ -58,6 +59,7 @@ class SampleSpec:
         n_candidates: int = 5,
         coordinates: bool = True,
         n_stencils: int = 0,
+        n_substeps: int = 0,
     ) -> SampleSpec:
         """Resolve fields, unit and spacings from the training meshes.
 
@@ -76,6 +78,8 @@ class SampleSpec:
                 diffusion are, and shapes that lie elsewhere than those of the training.
             n_stencils: layers at the entrance and at the exit that read the Laplacian on the mesh, for reaction and
                 diffusion.
+            n_substeps: in time, steps of a local law within each step from frame to frame, for reaction and diffusion
+                between frames that lie far apart; 0 for none.
 
         Raises:
             ValueError: a field is missing, or is both input and target.
@@ -103,6 +107,7 @@ class SampleSpec:
             n_candidates,
             coordinates,
             n_stencils,
+            n_substeps,
         )
 
     @property

@@ -24,6 +24,8 @@ class OperatorConfig:
     learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.
     checkpoint: layers keep their input and are computed again on the way back: less memory, a third more time.
     n_stencils: layers at the entrance and at the exit that read the Laplacian on the mesh, for reaction and diffusion.
+    n_substeps: in time, steps of a local law within each step from frame to frame, for reaction and diffusion between
+        frames that lie far apart; 0 for none.
     dropout: share of the channels that are left out behind the activation of every network at a node, for samples.
     variational: weights that are Gaussian, for samples: ``none``, of the ``heads``, of all networks at the ``nodes``,
         or ``all``.
@@ -47,6 +49,7 @@ class OperatorConfig:
     attention: bool = True
     checkpoint: bool = False
     n_stencils: int = 0
+    n_substeps: int = 0
     dropout: float = 0.0
     variational: Literal["none", "heads", "nodes", "all"] = "none"
     noise_head: bool = dataclasses.field(default_factory=bool)  # no knob: it follows from the loss

@@ -17,9 +17,9 @@ from gno.nn.link import DownLink, Link, down_weights, offsets, spacing, up_weigh
 from gno.nn.mesh_layer import MeshLayer, Surroundings
 from gno.nn.mlp import mlp
 from gno.nn.norm import RMSNorm
-from gno.nn.output import NoisyOutput, Output
+from gno.nn.output import NoisyOutput, Output, restricted
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
-from gno.nn.stencil import MeshLaplacian, Stencil
+from gno.nn.stencil import LocalLaw, MeshLaplacian, Stencil
 from gno.nn.stochastic import let_draw
 
 # log σ² is kept within these bounds, in units of the normalised targets: beyond them is round-off, or no information.
@@ -37,12 +37,16 @@ class Head(nn.Sequential):
         weight, bias = network[2].parameters()
         nn.init.zeros_(weight[c.n_outputs :])
         nn.init.constant_(bias[c.n_outputs :], START)
+        if c.n_substeps:  # what is added to a local law, at first nothing
+            nn.init.zeros_(weight[: c.n_outputs])
+            nn.init.zeros_(bias[: c.n_outputs])
 
 
 class NeuroScale(nn.Module):
     """Neural operator on a mesh and its hierarchy, conservative between scales.
 
-    ``u_{S−1} = w_{S−1}``, ``u_s = P u_{s+1} + (I − PR) w_s``, hence ∫u_s = ∫u_{s+1}.
+    ``u_{S−1} = w_{S−1}``, ``u_s = P u_{s+1} + (I − PR) w_s``, hence ∫u_s = ∫u_{s+1}. With a local law ℓ on the mesh,
+    w_s is Rˢ ℓ and what the head of level s adds to it, at first nothing.
 
     Args:
         config: sizes.
@@ -67,10 +71,12 @@ class NeuroScale(nn.Module):
         across = c.attention and c.n_levels > 1
         self.attend = CrossScaleAttention(c.width, c.n_heads, c.n_levels, c.dim) if across else None
         self.heads = nn.ModuleList(Head(c) for _ in range(c.n_levels))
+        self.law = LocalLaw(c) if c.n_substeps else None
         let_draw(self, c)
 
     def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
-        laplacian = MeshLaplacian.of(batch) if self.config.n_stencils else None
+        reads = self.config.n_stencils or self.config.n_substeps
+        laplacian = MeshLaplacian.of(batch) if reads else None
         levels, around = self._encode(batch, laplacian)
         v, anchors, attention = levels[0].v, levels[0].v[:0], None
         if len(levels) == 1:  # the mesh alone: what the scales are measured against
@@ -82,7 +88,8 @@ class NeuroScale(nn.Module):
         v = self._run(self.mesh_out, v, around)
         for layer in self.near_out:
             v = self._run(layer, v, laplacian)
-        return self._outputs([v, *_split(anchors, levels[1:])], levels, attention)
+        law = None if self.law is None else self._run(self.law, v, laplacian, batch)
+        return self._outputs([v, *_split(anchors, levels[1:])], levels, attention, law)
 
     def coarse(self, batch: Batch) -> Output:
         """The fields of the anchors alone, level 1 first, as :meth:`forward` has them: the mesh is read, and nothing is
@@ -153,12 +160,17 @@ class NeuroScale(nn.Module):
             attention = (self.attend.scale_attention(queries, keys, at, graph.keys), *coarse)
         return v + self._run(self.attend, queries, keys, at, graph.keys), attention
 
-    def _outputs(self, values: list[Tensor], levels: list[LevelState], attention) -> Output:
+    def _outputs(self, values: list[Tensor], levels: list[LevelState], attention, law: Tensor | None = None) -> Output:
         heads = list(self.heads)[-len(levels) :]
         # conservation is a matter of the last digits: fields are never short
         w = [self._run(head, x).to(levels[0].mass.dtype) for head, x in zip(heads, values, strict=True)]
         n = self.config.n_outputs
         transfers = tuple(x.transfer for x in levels if x.transfer is not None)
+        if law is not None:
+            w = [
+                torch.cat([x[:, :n] + own, x[:, n:]], dim=1)
+                for x, own in zip(w, restricted(law, transfers), strict=True)
+            ]
         u = [w[-1][:, :n]]
         for free, transfer in zip(w[-2::-1], transfers[::-1], strict=True):
             free = free[:, :n]

@@ -11,6 +11,14 @@ from torch import Tensor
 from gno.nn.pooling import Transfer
 
 
+def restricted(values: Float[Tensor, "n_0 c"], transfers: Sequence[Transfer]) -> list[Float[Tensor, "n_s c"]]:
+    """Values of level 0 at every scale; their gradient passes, none reaches the pooling."""
+    levels = [values]
+    for transfer in transfers:
+        levels.append(transfer.detach().restrict(levels[-1]))
+    return levels
+
+
 @dataclasses.dataclass(frozen=True)
 class Output:
     """Fields at every scale s, finest first, in the units of the (normalised) targets.
@@ -30,10 +38,7 @@ class Output:
 
     def restrict(self, values: Float[Tensor, "n_0 c"]) -> list[Float[Tensor, "n_s c"]]:
         """Values of level 0 at every scale, by the pooling's own restriction; no gradient reaches the pooling."""
-        levels = [values.detach()]
-        for transfer in self.transfers:
-            levels.append(transfer.detach().restrict(levels[-1]))
-        return levels
+        return restricted(values.detach(), self.transfers)
 
     def first(self, sizes: Sequence[int]) -> Output:
         """The first n_s nodes of every scale, which the rest of the nodes have nothing to do with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.graph.batch import stencil_edges
@@ -56,3 +56,30 @@ class Stencil(nn.Module):
         n = shortened(self.norm(v, laplacian.condition))
         value, gate = side_by_side(self.split, n, laplacian(n)).chunk(2, dim=1)
         return v + self.join(value * nn.functional.silu(gate))
+
+
+class LocalLaw(nn.Module):
+    """A law that is the same at every node, in m steps: ``z ← z + r Δt w / m``, ``w_i = C (A y_i ⊙ silu(B y_i))``.
+
+    y_i = (z, L z, c)_i, z the normalised state, L the Laplacian on the mesh, and c what the scales know of the node; r Δt
+    is the usual change over the whole step. A step that is long beside reaction and diffusion across a cell so has the
+    weights of a short one. With L² z as well squares were better (VRMSE 0.21 against 0.26 after 24 s), and other meshes
+    unstable: nothing says what to do with waves that are shorter than any on the training meshes.
+    """
+
+    def __init__(self, c: OperatorConfig) -> None:
+        super().__init__()
+        self.n_steps, self.norm = c.n_substeps, Norm(c)
+        self.split, self.scales = nn.Linear(2 * c.n_outputs, 2 * c.width), nn.Linear(c.width, 2 * c.width, bias=False)
+        self.join = nn.Linear(c.width, c.n_outputs)
+        nn.init.zeros_(self.scales.weight)  # at first a law of state and Laplacian alone
+
+    def forward(self, v: Float[Tensor, "n width"], laplacian: MeshLaplacian, batch: Batch) -> Float[Tensor, "n c"]:
+        """The mean of w over the steps: the rate of change, in units of r."""
+        known, rates = self.scales(self.norm(v, laplacian.condition)), []
+        share, z = batch.change.index_select(0, batch.pos_0_batch) / self.n_steps, batch.state
+        for _ in range(self.n_steps):
+            value, gate = (known + self.split(torch.cat([z, laplacian(z)], dim=1))).chunk(2, dim=1)
+            rates.append(self.join(value * nn.functional.silu(gate)).to(z))
+            z = z + share * rates[-1]
+        return torch.stack(rates).mean(0)

@@ -45,12 +45,17 @@ class Case(Part):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _not_compiled_with_stencils(self) -> Self:
-        if self.training.compile and self.model.knobs.get("n_stencils"):
-            raise ValueError(
-                "training.compile: expected false with model.n_stencils, which are not filled up, got true"
-            )
+    def _laplacian_on_the_mesh(self) -> Self:
+        if self.training.compile and (reader := self._reads_laplacian):
+            raise ValueError(f"training.compile: expected false with {reader}, which are not filled up, got true")
+        if self.time is None and (n := self.model.knobs.get("n_substeps")):
+            raise ValueError(f"model.n_substeps: expected 0 in a case without [time], got {n}")
         return self
+
+    @property
+    def _reads_laplacian(self) -> str | None:
+        """The knob, if any, for which samples have the Laplacian on the mesh."""
+        return next((f"model.{key}" for key in ("n_stencils", "n_substeps") if self.model.knobs.get(key)), None)
 
     @pydantic.model_validator(mode="after")
     def _samples_of_operator(self) -> Self:
@@ -66,7 +71,7 @@ class Case(Part):
     def _coarse_meshes(self) -> Self:
         others = {
             "[physics], which needs cells": self.physics is not None,
-            "model.n_stencils, which needs cells": bool(self.model.knobs.get("n_stencils")),
+            f"{self._reads_laplacian}, which needs cells": self._reads_laplacian is not None,
             "training.compile, which wants one size": self.training.compile,
         }
         if self.training.curriculum and any(others.values()):

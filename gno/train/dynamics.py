@@ -93,8 +93,9 @@ class Evolution(nn.Module):
         mean, std = self.log_step.to(x.dtype)
         parameters = x.index_select(0, mesh.ptr[:-1]).index_select(1, self.whole)
         ready.x, ready.parameters = x, torch.cat([parameters, (steps.log().to(x.dtype) - mean) / std], dim=1)
+        ready.state, ready.change = past[:, -1], self.changes(steps[:, -1], past.dtype)
         if "given" in mesh:  # the rate that leads to the given values
-            ready.given = (mesh.given - past[:, -1]) / self.change(steps[:, -1], mesh, past.dtype)
+            ready.given = (mesh.given - past[:, -1]) / ready.change.index_select(0, mesh.batch)
         return ready
 
     def forward(self, ready: Batch) -> Output:
@@ -247,8 +248,7 @@ class Unrolled(nn.Module):
             with torch.set_grad_enabled(k >= first):
                 output = self.evolution(ready)
             ready.y = (batch.future[:, k] - past[:, -1].detach()) / change
-            ready.state, ready.step = past[:, -1], steps[:, -1]
-            ready.change, ready.forcing = self.evolution.changes(ready.step, past.dtype), batch.forcing[:, k : k + 2]
+            ready.step, ready.forcing = steps[:, -1], batch.forcing[:, k : k + 2]
             for name in self.floors:
                 ready[f"floor_{name}"] = batch[f"floors_{name}"][:, k]
             if k >= first:

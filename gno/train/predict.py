@@ -184,7 +184,7 @@ def scales_stand_alone(model: nn.Module, blueprint: Blueprint) -> TypeGuard[Neur
     """Whether there are coarse fields that do not follow from the one on the mesh."""
     physics = blueprint.case.physics
     follow = physics is not None and (physics.consistent or physics.conservative)
-    return isinstance(model, NeuroScale) and model.config.n_levels > 1 and not follow
+    return isinstance(model, NeuroScale) and model.config.n_levels > 1 and model.law is None and not follow
 
 
 def _timed(call: Callable[[Batch], Output], batch: Batch) -> tuple[Output, float]:
@@ -204,7 +204,8 @@ def coarse_answer(model: nn.Module, blueprint: Blueprint, sample: MeshData) -> A
     """
     if not scales_stand_alone(model, blueprint):
         raise ValueError(
-            "coarse: expected scales that stand alone, got a run with one level, physics.consistent or .conservative"
+            "coarse: expected scales that stand alone, got a run with one level, model.n_substeps, physics.consistent "
+            "or .conservative"
         )
     parameter = next(model.parameters())
     ready = in_precision(blueprint.normalisation.apply(sample), parameter.dtype)
