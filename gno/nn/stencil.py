@@ -61,10 +61,10 @@ class Stencil(nn.Module):
 class LocalLaw(nn.Module):
     """A law that is the same at every node, in m steps: ``z ← z + r Δt w / m``, ``w_i = C (A y_i ⊙ silu(B y_i))``.
 
-    y_i = (z, L z, c)_i, z the normalised state, L the Laplacian on the mesh, and c what the scales know of the node; r Δt
-    is the usual change over the whole step. A step that is long beside reaction and diffusion across a cell so has the
-    weights of a short one. With L² z as well squares were better (VRMSE 0.21 against 0.26 after 24 s), and other meshes
-    unstable: nothing says what to do with waves that are shorter than any on the training meshes.
+    y_i = (z, L z, c)_i, z the normalised state, L the Laplacian on the mesh, and c what the scales know of the node.
+    r Δt is the usual change over the whole step. A step that is long beside reaction and diffusion across a cell so has
+    the weights of a short one. With L² z as well squares were better (VRMSE 0.21 against 0.26 after 24 s), and other
+    meshes unstable: nothing says what to do with waves that are shorter than any on the training meshes.
     """
 
     def __init__(self, c: OperatorConfig) -> None:
