@@ -113,8 +113,8 @@ def constant(run, calibration: list):
     variance = statistics.fmean(square) / float(run.blueprint.normalisation.targets.std[0]) ** 2
 
     class Constant(torch.nn.Module):
-        def forward(self, batch):
-            output = run.model(batch)
+        def forward(self, batch, **options):
+            output = run.model(batch, **options)
             parts = {field.name: getattr(output, field.name) for field in dataclasses.fields(Output)}
             return NoisyOutput(**parts, variance=tuple(torch.full_like(u, variance) for u in output.fields))
 

@@ -56,11 +56,15 @@ def trained(folder, capsys, monkeypatch):
 
 def test_train_calibrates_and_predict_says_how_sure_it_is(folder, capsys, monkeypatch):
     out = trained(folder, capsys, monkeypatch)
-    assert "Ensemble, 2 samples" in out and "calibrated on 9 files" in out and "at most 10.0% are" in out
+    assert (
+        "the mean of 2 members: score on the validation files" in out
+        and "calibrated on 9 files" in out
+        and "at most 10.0% are" in out
+    )
     status, out, err = gno(capsys, monkeypatch, "predict", "runs/case", "held/20.vtu", "far.vtu", "-o", "new")
     assert status == 0, err
     lines = out.splitlines()
-    assert "in range (score" in lines[0] and "OUT OF RANGE (score" in lines[1] and lines[2].startswith("1 of 2 out")
+    assert "in range (score" in lines[0] and "OUT OF RANGE by " in lines[1] and lines[2].startswith("1 of 2 out")
     mesh, level = read("new/20.vtu"), read("new/20_level1.vtu")
     for name in ("predicted_u", "std_u", "lower_u", "upper_u"):
         assert name in mesh.point_fields and name in level.point_fields
@@ -146,6 +150,27 @@ def test_a_plain_run_predicts_as_before_until_it_is_calibrated(folder, capsys, m
     assert width.min() > 0 and width == pytest.approx(width.max())  # nothing says where it is less sure
 
 
+def intervals_and_flags_in_time(capsys, monkeypatch, frames):
+    """What the frames of a calibrated rollout say, that --resume says the same, and a start that is out of range."""
+    given, *steps = frames
+    assert "lower_u" not in given.point_fields and float(given.global_fields["novelty"]) == 0
+    for mesh in steps:
+        u = mesh.point_fields
+        assert (u["lower_u"] + u["upper_u"]) / 2 == pytest.approx(u["predicted_u"])
+        assert (u["lower_u"] < u["upper_u"]).all() and u["novelty"].shape == u["u"].shape
+        assert float(mesh.global_fields["novelty"]) > 0
+    again = ("predict", "runs/case", "2.pvd", "-o", "new", "--steps")
+    assert gno(capsys, monkeypatch, *again, 9, "--resume")[0] == 0
+    longer = read_series("new/2.pvd")
+    assert len(longer) == 10 and "lower_u" not in longer[8].point_fields and "novelty" in longer[9].point_fields
+    for mesh, other in zip(steps, longer[1:], strict=False):
+        for name in ("lower_u", "std_u", "novelty"):
+            assert other.point_fields[name] == pytest.approx(mesh.point_fields[name], rel=1e-6)
+    write(given.with_point_fields(u=8 * given.point_fields["u"]), "far.vtu")
+    status, out, err = gno(capsys, monkeypatch, "predict", "runs/case", "far.vtu", "-o", "new", "--steps", 2)
+    assert status == 0 and "OUT OF RANGE from step 1 by " in out, err
+
+
 def test_show_draws_the_doubt_beside_prediction_and_error(folder, capsys, monkeypatch):
     trained(folder, capsys, monkeypatch)
     assert gno(capsys, monkeypatch, "predict", "runs/case", "held/20.vtu", "-o", "shown")[0] == 0
@@ -164,19 +189,23 @@ def test_show_draws_the_doubt_beside_prediction_and_error(folder, capsys, monkey
 def test_rollouts_of_an_ensemble(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gno.post.curves.draw_curves", lambda *_: None)
-    for seed in range(3):
+    for seed in range(12):
         frames = time_cases.decay(seed)
         files = [tmp_path / f"{seed}_{k}.vtu" for k in range(len(frames))]
         for mesh, file in zip(frames, files, strict=True):
             write(mesh, file)
         write_collection(tmp_path / f"{seed}.pvd", files, [mesh.time for mesh in frames])
+    held_out = [f"{k}.pvd" for k in range(3, 12)]
     (tmp_path / "case.toml").write_text(
-        '[data]\ntrain = ["0.pvd", "1.pvd"]\ninputs = ["k"]\ntargets = ["u"]\n[model]\nwidth = 16\nn_blocks = 1\n'
-        'n_heads = 1\n[training]\nepochs = 2\ndevice = "cpu"\n[time]\n[uncertainty]\nmembers = 2\n'
+        f'[data]\ntrain = ["0.pvd", "1.pvd"]\nvalidation = {held_out}\ninputs = ["k"]\ntargets = ["u"]\n[model]\n'
+        'width = 16\nn_blocks = 1\nn_heads = 1\n[training]\nepochs = 2\ndevice = "cpu"\n[time]\n'
+        "[uncertainty]\nmembers = 2\n"
     )
-    assert gno(capsys, monkeypatch, "train", "case.toml")[0] == 0
-    status, out, err = gno(capsys, monkeypatch, "predict", "runs/case", "2.pvd", "-o", "new")
-    assert status == 0 and "8 frames" in out, err
+    status, out, err = gno(capsys, monkeypatch, "train", "case.toml")
+    assert status == 0 and "intervals beside every predicted field, to step 7 of a rollout" in out, err
+    assert "at most 10.0% are in these steps, wrongly" in out
+    status, out, err = gno(capsys, monkeypatch, "predict", "runs/case", "2.pvd", "-o", "new", "--steps", 7)
+    assert status == 0 and "8 frames" in out and " range " in out, err
     frames, ways = read_series("new/2.pvd"), [read_series(f"new/2_samples/{k}.pvd") for k in range(2)]
     assert list(frames.times) == pytest.approx(np.arange(8) * 0.1)
     for j, mesh in enumerate(frames):
@@ -184,6 +213,7 @@ def test_rollouts_of_an_ensemble(tmp_path, capsys, monkeypatch):
         assert mesh.point_fields["predicted_u"] == pytest.approx(both.mean(0))
         assert mesh.point_fields["std_u"] == pytest.approx(both.std(0, ddof=1))
     assert frames[0].point_fields["std_u"].max() == 0 < frames[1].point_fields["std_u"].max()
+    intervals_and_flags_in_time(capsys, monkeypatch, frames)
     status, out, err = gno(capsys, monkeypatch, "evaluate", "runs/case", "2.pvd", "--json")
     row = json.loads(out)["files"][0]["metrics"]
     last = frames[7].point_fields

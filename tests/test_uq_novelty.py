@@ -196,13 +196,24 @@ def test_shape_is_that_of_the_domain():
     assert shape_of(mesh.replace(cells=(cells,), cell_fields={}), spec)[0, -1] == 2
 
 
-def test_nearest_of_two_families():
-    """Half way between two families of meshes is far from both, which a Gaussian would take for the usual."""
-    rows = [torch.tensor([[k % 2 + 0.01 * k, 3.0]]).double() for k in range(20)]
+def test_distance_to_the_nearest_is_in_units_of_the_usual():
+    """By hand; of several rows of one series the others of that series do not count."""
+    rows = [torch.tensor([[k % 2 + 0.05 * k, 3.0]]).double() for k in range(20)]
     known = Neighbours.fit(rows)
     at = lambda x, y=3.0: float(known.square(torch.tensor([[x, y]]).double()).sqrt())  # noqa: E731
-    assert at(0.1) < 2 < 4 < at(0.6) and at(1.1) < 2
-    assert at(0.1, 3.0001) == pytest.approx(at(0.1), rel=0.1) and at(0.1, 4.0) > 50  # all the same: one more is new
-    own = [np.sort([abs(float(a[0, 0] - b[0, 0])) for b in rows])[1:6].mean() for a in rows]
-    spread = np.std([float(row[0, 0]) for row in rows]) * 2**0.5
-    assert known.usual == pytest.approx(max(0.1, np.sqrt(np.mean(np.square(own))) / spread))
+    spread, x = np.std([float(row[0, 0]) for row in rows]) * 2**0.5, np.array([float(row[0, 0]) for row in rows])
+    own = [np.sort(np.abs(x - value))[1:6].mean() for value in x]
+    assert known.usual == pytest.approx(np.sqrt(np.mean(np.square(own))) / spread)
+    assert at(0.5) == pytest.approx(np.sort(np.abs(x - 0.5))[:5].mean() / spread / known.usual)
+    assert at(0.5, 3.0001) == pytest.approx(at(0.5), rel=0.02) and at(0.5, 4.0) > 50  # all had 3
+    pairs = Neighbours.fit([row for row in rows for _ in range(2)], [k for k in range(20) for _ in range(2)])
+    own = [np.sort(np.repeat(np.abs(x - value), 2))[2:7].mean() for value in x]
+    assert pairs.usual == pytest.approx(np.sqrt(np.mean(np.square(own))) / spread)  # the twin is not counted
+
+
+def test_between_two_families_is_far_from_both():
+    """A Gaussian would take their middle for the usual."""
+    rows = [torch.tensor([[k % 2 + 0.01 * (k // 2)]]).double() for k in range(40)]
+    known = Neighbours.fit(rows)
+    inside, middle = (float(known.square(torch.tensor([[x]]).double())) for x in (0.1, 0.55))
+    assert inside < 1 < 4 < middle

@@ -25,22 +25,22 @@ def calibrate(
     """Calibrate a run on files that it was not trained on, so that intervals cover as often as they say.
 
     `gno train` does so with the validation files where the case has [uncertainty]. Others are better, since the
-    validation files chose the weights. n files allow intervals up to n/(n + 1): 9 for 90 %, 19 for 95 %.
+    validation files chose the weights. n files allow intervals up to n/(n + 1): 9 for 90 %, 19 for 95 %. In time each
+    file is a series.
 
     \b
     Examples:
       gno calibrate runs/case held_out/*.vtu
       gno calibrate runs/case held_out/*.vtu --coverage 0.95 --false-alarms 0.02
     """
+    from gno.train.splits import series_files
     from gno.uq import Calibrated
     from gno.uq.calibrated import load_sampler
     from gno.uq.conformal import meshes_needed
 
     sampler = load_sampler(run, device=device or "cpu")
     case = sampler.operator.blueprint.case
-    if case.time is not None:
-        raise ValueError(f"gno calibrate: expected a steady run, got one in time ({run})")
-    training = case.paths()["train"]
+    training, files = case.paths()["train"], files if case.time is None else series_files(files)
     if both := sorted({file.resolve() for file in files} & set(training)):
         raise ValueError(f"gno calibrate: expected files that are not trained on, got {both[0]}")
     options = {"coverage": coverage, "false_alarms": false_alarms}
@@ -63,8 +63,12 @@ def describe(calibrated: Calibrated, source: str) -> str:
             f"not calibrated: {coverage:.0%} intervals need {needed} held-out files, there are {n}; "
             "`gno calibrate RUN FILE...` makes it good"
         )
-    lines = [f"calibrated on {n} files ({source}):", f"  {coverage:.0%} intervals beside every predicted field"]
+    steps = max((int(name.rpartition("#")[2]) for name in calibrated.conformal if "#" in name), default=0)
+    until = f", to step {steps} of a rollout" if steps else ""
+    lines = [f"calibrated on {n} files ({source}):", f"  {coverage:.0%} intervals beside every predicted field{until}"]
     if calibrated.detector is not None:
-        rate = calibrated.detector.false_alarms
-        lines.append(f"  out of range is flagged; of files like those of training at most {rate:.1%} are, wrongly")
+        rate, when = calibrated.detector.false_alarms, " in these steps" if steps else ""
+        lines.append(
+            f"  out of range is flagged; of files like those of training at most {rate:.1%} are{when}, wrongly"
+        )
     return "\n".join(lines)

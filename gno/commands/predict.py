@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from gno.commands.options import Device, Files, RunFolder, complain
 
 if TYPE_CHECKING:
     from gno.uq import Calibrated
+    from gno.uq.rollout import SampledRollout
 
 
 def predict(
@@ -52,11 +53,10 @@ def predict(
     from gno.uq import Calibrated
 
     calibrated = Calibrated.load(run, device=device or "cpu")
-    known: Any = calibrated.sampler if calibrated.has_doubt else calibrated.sampler.operator
     if calibrated.sampler.operator.blueprint.case.time is not None:
         # a file alone may be a start as well as a frame of numbered ones
         sources = files if len(files) == 1 and series_of(files[0]) != files[0] else series_files(files)
-        return _predict_series(known, sources, output, suffix, steps, step, resume)
+        return _predict_series(calibrated, sources, output, suffix, steps, step, resume)
     if steps or step or resume:
         raise ValueError(f"--steps, --step, --resume: expected a run in time, got a steady one ({run})")
     targets = _output_paths(files, output, suffix)
@@ -68,7 +68,7 @@ def _predict_files(
     calibrated: Calibrated, files: Sequence[Path], targets: Sequence[Path], *, levels: bool, samples: bool
 ) -> Iterator[str]:
     """Write predictions, with their doubt where it is known; one line per file, and one on what was out of range."""
-    from gno.uq.calibrated import NOVELTY
+    from gno.uq.novelty import NOVELTY, SIGNS, cause
 
     flagged, detector = 0, calibrated.detector
     for target, prediction in zip(targets, calibrated.predict_many(files), strict=True):
@@ -78,9 +78,11 @@ def _predict_files(
         if samples:
             line += f"  {len(prediction.write_samples(target))} samples"
         if detector is not None:
-            score = float(prediction.mesh.global_fields[NOVELTY])
+            found = prediction.mesh.global_fields
+            score, signs = float(found[NOVELTY]), {name: float(found.get(f"{NOVELTY}_{name}", 0)) for name in SIGNS}
             flagged += score > 1
-            line += f"  {'OUT OF RANGE' if score > 1 else 'in range'} (score {score:.2f}, limit 1)"
+            where = f"OUT OF RANGE by {cause(signs)}" if score > 1 else "in range"
+            line += f"  {where} (score {score:.2f}, limit 1)"
         yield line
     if detector is not None:
         rate = f"of files like those of training at most {detector.false_alarms:.1%} are flagged"
@@ -88,13 +90,14 @@ def _predict_files(
 
 
 def _predict_series(
-    run: Any, files: list[Path], folder: Path, suffix: str, steps: int | None, step: float | None, resume: bool
+    run: Calibrated, files: list[Path], folder: Path, suffix: str, steps: int | None, step: float | None, resume: bool
 ) -> None:
     """Rollouts from series or single meshes, one .pvd for each; another format is written from it at the end."""
     from gno.mesh import read_series
     from gno.mesh.xdmf import SUFFIXES
     from gno.mesh.xdmfwriter import write_xdmf
     from gno.train import Interrupted
+    from gno.uq.rollout import SampledRollout
 
     names = [file.stem.replace("*", "").rstrip("_-.") for file in files]
     if len(set(names)) < len(names):  # one folder per series, the same name in each
@@ -107,7 +110,10 @@ def _predict_series(
         except Interrupted as error:
             typer.echo(f"\n{error}; --resume goes on", err=True)
             raise typer.Exit(130) from None
-        typer.echo(f"{target}  {rollout.n_frames} frames  {rollout.seconds:.2f} s")
+        line = f"{target}  {rollout.n_frames} frames  {rollout.seconds:.2f} s"
+        if isinstance(rollout, SampledRollout) and rollout.found:
+            line += f"  {_where_in_time(rollout)}"
+        typer.echo(line)
         if rollout.diverged:
             failed = True
             complain(ValueError(f"{target}: {rollout.diverged}"))
@@ -116,6 +122,18 @@ def _predict_series(
             typer.echo(str(target.with_suffix(suffix)))
     if failed:
         raise typer.Exit(1)
+
+
+def _where_in_time(rollout: SampledRollout) -> str:
+    """From which step on a rollout is out of range."""
+    from gno.uq.novelty import cause
+
+    first = next((k for k, found in enumerate(rollout.found, start=1) if found.flag), None)
+    worst = max(found.score for found in rollout.found)
+    if first is None:
+        return f"in range (largest score {worst:.2f}, limit 1)"
+    why = cause(rollout.found[first - 1].signs)
+    return f"OUT OF RANGE from step {first} by {why} (largest score {worst:.2f}, limit 1)"
 
 
 def _output_paths(files: list[Path], folder: Path, suffix: str) -> list[Path]:

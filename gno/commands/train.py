@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,33 +73,45 @@ def train(
 
 def _train_uncertain(case: Case, folder: Path, **options: Any) -> str:
     """Train what [uncertainty] asks for and calibrate it on the validation files; what became of it, in a few lines."""
+    from gno.train import Interrupted
     from gno.uq import Calibrated
     from gno.uq import train_uncertain as run_training
 
-    sampler = run_training(case, folder, **options)
-    if case.time is not None:
-        return _summary(folder, sampler)
-    paths = case.paths()
+    sampler, paths = run_training(case, folder, **options), case.paths()
     held_out = _labelled(sampler, paths["validation"])
-    calibrated = Calibrated.fit(sampler, paths["train"], held_out, progress=True)
+    try:
+        said = [_summary(folder, sampler, held_out)]
+        calibrated = Calibrated.fit(sampler, paths["train"], held_out, progress=True)
+    except KeyboardInterrupt:
+        raise Interrupted(f"trained and saved in {folder}, not calibrated yet; resume to go on") from None
     calibrated.save(folder)
     note = "the validation files, which also chose the weights; `gno calibrate` takes others"
-    return f"{_summary(folder, sampler)}\n{describe(calibrated, note)}"
+    return "\n".join([*said, describe(calibrated, note)])
 
 
 def _labelled(sampler: Sampler, files: Sequence[Path]) -> list[Path]:
     """Those that have the targets: with [physics] not all need them."""
     from gno.mesh import read
 
-    if sampler.operator.blueprint.case.physics is None:
+    case = sampler.operator.blueprint.case
+    if case.physics is None or case.time is not None:
         return list(files)
     return [file for file in files if sampler.sample(read(file)).y is not None]
 
 
-def _summary(folder: Path, sampler: Sampler) -> str:
-    """What was trained: of an ensemble each member, one line each."""
+def _summary(folder: Path, sampler: Sampler, held_out: Sequence[Path]) -> str:
+    """What was trained, of an ensemble each member, one line each; and the error of the mean of all samples."""
     from gno.uq import Ensemble
 
-    runs = sampler.runs if isinstance(sampler, Ensemble) else (sampler.operator,)
-    lines = [run.summary() for run in runs]
-    return "\n".join([*lines, f"{folder}: {type(sampler).__name__}, {len(sampler.models)} samples of every answer"])
+    ensemble, n = isinstance(sampler, Ensemble), len(sampler.models)
+    lines = [run.summary() for run in (sampler.runs if isinstance(sampler, Ensemble) else (sampler.operator,))]
+    what = f"{folder}: the mean of {n} {'members' if ensemble else 'samples'}"
+    if not held_out:
+        return "\n".join([*lines, f"{what}; no validation files to judge it by"])
+    if sampler.operator.blueprint.case.time is not None:
+        found = sampler.evaluate_rollouts(held_out)
+        errors = {name: statistics.fmean(found.curve("relative_l2", name)) for name in found.fields}
+    else:
+        errors = sampler.evaluate(held_out).mean
+    score = f"score on the validation files {statistics.fmean(errors.values()):.2%}"
+    return "\n".join([*lines, f"{what}: {score} ({', '.join(f'{name} {x:.2%}' for name, x in errors.items())})"])

@@ -9,19 +9,24 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gno.mesh import Mesh
-from gno.train.predict import LOWER_PREFIX, UPPER_PREFIX, Prediction
+from gno.train.normalise import columns_of
+from gno.train.predict import LOWER_PREFIX, PREFIX, UPPER_PREFIX, Prediction
 from gno.train.report import counter
+from gno.train.rollout import Rollout
 from gno.train.run import Run
+from gno.uncertain import Uncertain
 from gno.uq.conformal import Conformal, load_calibration, meshes_needed, save_calibration
 from gno.uq.ensemble import MANIFEST, Ensemble
 from gno.uq.evaluate import calibrate
+from gno.uq.in_time import calibrate_in_time
 from gno.uq.laplace import FILE
 from gno.uq.methods import load_uncertain
-from gno.uq.novelty import Detector
+from gno.uq.novelty import Detector, with_novelty
 from gno.uq.sampler import Sampler
 
 # Kept in the folder of the run; the first is written last, and says what the others belong to.
@@ -30,8 +35,8 @@ RECORD, CALIBRATION, DETECTOR = "calibration.json", "calibration.safetensors", "
 COVERAGE, FALSE_ALARMS = 0.9, 0.05
 # What is usual is read off at most this many training meshes, at even distances in the list.
 MOST_TRAINING = 200
-# How far a node, and under the same name the whole mesh, is out of range: above 1 it is.
-NOVELTY = "novelty"
+# In time each of them is rolled out by all samples.
+MOST_SERIES = 32
 
 
 class StaleCalibrationWarning(UserWarning):
@@ -44,7 +49,8 @@ class Calibrated:
 
     Args:
         sampler: what predicts.
-        conformal: by field and scale, as ``u`` and ``u@1``; empty where too few meshes were held out.
+        conformal: by field and scale, as ``u`` and ``u@1``, in time by field and step, as ``u#12``; empty where too few
+            meshes were held out.
         detector: none where too few meshes were held out.
         coverage: probability of the intervals beside predictions.
         n_held_out: meshes that all this rests on.
@@ -74,7 +80,8 @@ class Calibrated:
 
         Args:
             sampler: what predicts.
-            training: what is usual, for the detector; of very many some are used.
+            training: what is usual, for the detector; of very many some are used. In time these and the held-out ones
+                are series, and whole series are what intervals of each step and false alarms over all steps count.
             held_out: with all targets; neither trained on nor, if it can be helped, used to choose the weights.
             coverage: of the intervals. false_alarms: of the detector.
             progress: whether to draw a progress bar.
@@ -86,7 +93,12 @@ class Calibrated:
         rate = max(false_alarms, 1 / (n + 1))
         if n < meshes_needed(coverage):
             return cls(sampler, coverage=coverage, n_held_out=n)
-        some = training[:: -(-len(training) // MOST_TRAINING)]
+        in_time = sampler.operator.blueprint.case.time is not None
+        some = training[:: -(-len(training) // (MOST_SERIES if in_time else MOST_TRAINING))]
+        if in_time:
+            with counter("calibrating", len(some) + n, draw=progress) as advance:
+                found = calibrate_in_time(sampler, some, held_out, false_alarms=rate, advance=advance)
+            return cls(sampler, *found, coverage, n)
         with counter("calibrating", len(some) + 2 * n, draw=progress) as advance:
 
             def counted(sources: Iterable[Mesh | Path]) -> Iterator[Mesh | Path]:
@@ -144,7 +156,8 @@ class Calibrated:
 
     def predict(self, mesh: Mesh | str | Path) -> Prediction:
         """As :meth:`Sampler.predict`, with ``lower_<target>`` and ``upper_<target>`` at the nodes of every scale, the
-        map ``novelty`` at the nodes, and the score of the mesh under the same name as a whole: above 1 is out of range.
+        map ``novelty`` at the nodes, and the score of the mesh under the same name as a whole: above 1 is out of range;
+        ``novelty_<sign>`` is what each sign alone would say.
         """
         return next(self.predict_many([mesh]))
 
@@ -154,14 +167,30 @@ class Calibrated:
             yield from self.sampler.operator.predict_many(meshes)
             return
         for source in meshes:
-            answered = self.sampler.answer(source)
+            answered = self.sampler.answer(source, attention=True)
             prediction = self.sampler.prediction(answered)
             mesh, *levels = (self._with_bounds(prediction, s) for s in range(1 + len(prediction.levels)))
             if self.detector is not None:
-                found = self.detector.assess(answered)
-                mesh = mesh.with_point_fields(**{NOVELTY: found.map})
-                mesh = mesh.replace(global_fields={**mesh.global_fields, NOVELTY: np.array(found.score)})
+                mesh = with_novelty(mesh, self.detector.assess(answered))
             yield dataclasses.replace(prediction, mesh=mesh, levels=tuple(levels))
+
+    def roll_out(self, series: Sequence[Mesh] | Mesh | str | Path, path: str | Path, **options: Any) -> Rollout:
+        """As :meth:`Sampler.roll_out`, with how far each step is out of range, and with ``lower_<target>`` and
+        ``upper_<target>`` where steps were calibrated; of a plain operator as :meth:`gno.train.Run.roll_out`.
+        """
+        if not self.has_doubt:
+            return self.sampler.operator.roll_out(series, path, **options)
+        return self.sampler.roll_out(series, path, detector=self.detector, finish=self._with_bounds_of_step, **options)
+
+    def _with_bounds_of_step(self, step: int, mesh: Mesh, known: Uncertain) -> Mesh:
+        bounds: dict[str, np.ndarray] = {}
+        for columns, field in columns_of(self.sampler.operator.blueprint.spec.targets):
+            conformal = self.conformal.get(f"{field.name}#{step}")
+            if conformal is not None:
+                shape = mesh.point_fields[PREFIX + field.name].shape
+                ends = (end.reshape(shape) for end in conformal.interval(known[:, columns], self.coverage))
+                bounds |= dict(zip((LOWER_PREFIX + field.name, UPPER_PREFIX + field.name), ends, strict=True))
+        return mesh.with_point_fields(**bounds)
 
     def _with_bounds(self, prediction: Prediction, level: int) -> Mesh:
         mesh = (prediction.mesh, *prediction.levels)[level]

@@ -25,8 +25,10 @@ def last_layers(model: nn.Module) -> list[nn.Linear]:
     return [[layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1] for head in heads]
 
 
-def with_features(model: nn.Module, batch: Batch) -> tuple[Output, list[Float[Tensor, "n_s width"]]]:
-    """The output for a batch, and what the last layer of each head was given."""
+def with_features(
+    model: nn.Module, batch: Batch, *, attention: bool = False
+) -> tuple[Output, list[Float[Tensor, "n_s width"]]]:
+    """The output for a batch, if wanted with attention shares, and what the last layer of each head was given."""
     layers = last_layers(model)
     seen: dict[int, Tensor] = {}
     hooks = [
@@ -34,7 +36,7 @@ def with_features(model: nn.Module, batch: Batch) -> tuple[Output, list[Float[Te
         for s, layer in enumerate(layers)
     ]
     try:
-        output = model(batch)
+        output = model(batch, return_attention=attention)
     finally:
         for hook in hooks:
             hook.remove()

@@ -152,17 +152,16 @@ class LastLayerLaplace(Sampler):
         return tuple(with_change(self.run.model, change) for change in self.posterior.draw(self.n_pairs, self.seed))
 
     @torch.no_grad()
-    def outputs(self, batch: Batch) -> Iterator[Output]:
-        output, features = with_features(self.run.model.eval(), batch)
+    def outputs(self, batch: Batch, *, attention: bool = False) -> Iterator[Output]:
+        output, features = with_features(self.run.model.eval(), batch, attention=attention)
         widths = [f.shape[1] + 1 for f in features]
         noise = [v.expand_as(u) for v, u in zip(self.level_noise.to(output.fields[0]), output.fields, strict=True)]
         for change in self.posterior.draw(self.n_pairs, self.seed).to(features[0]):
             free = [with_bias(f) @ w for f, w in zip(features, change.split(widths), strict=True)]
             moved = compose(free, output.transfers)
             fields = tuple(u + d for u, d in zip(output.fields, moved, strict=True))
-            yield NoisyOutput(
-                fields, output.mass, output.position, output.batch, output.transfers, variance=tuple(noise)
-            )
+            same = {field.name: getattr(output, field.name) for field in dataclasses.fields(Output)}
+            yield NoisyOutput(**{**same, "fields": fields}, variance=tuple(noise))
 
     def save(self) -> Path:
         """Keep the posterior in the folder of the run."""

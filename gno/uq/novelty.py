@@ -17,11 +17,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch_geometric.data import Batch
 
 from gno.mesh import Mesh
 from gno.nn import Output
@@ -29,9 +31,23 @@ from gno.physics.multilevel import correction
 from gno.train.checkpoint import load_tensors, save_tensors
 from gno.train.physics import collate, unknown_columns, with_physics
 from gno.uq.features import with_features
-from gno.uq.sampler import Answered, Sampler
 from gno.uq.whole import Neighbours, mean_and_spread, shape_of
 
+if TYPE_CHECKING:
+    from gno.uq.sampler import Answered, Sampler
+
+# How far a node, and under the same name the whole mesh, is out of range: above 1 it is. With the name of a sign behind
+# it, what this sign alone would say.
+NOVELTY = "novelty"
+# The signs, in words.
+SIGNS = {
+    "inputs": "its inputs",
+    "geometry": "its geometry",
+    "shape": "its shape",
+    "distance": "what the operator makes of it",
+    "disagreement": "the spread of the samples",
+    "residual": "the residual of the equation",
+}
 # Share of the mean variance of the features that is added to each: directions that never varied in training.
 SHRINKAGE = 1e-2
 
@@ -86,6 +102,22 @@ class Novelty:
     map: Float[np.ndarray, " n_nodes"]
 
 
+def cause(signs: Mapping[str, float]) -> str:
+    """The largest sign, in words."""
+    return SIGNS[max(signs, key=lambda name: signs[name])]
+
+
+def with_novelty(mesh: Mesh, found: Novelty | None) -> Mesh:
+    """The mesh with its map ``novelty``, its score and those of the signs; zeros if nothing is known."""
+    zero = np.zeros(mesh.n_nodes)
+    scores = (
+        {NOVELTY: found.score, **{f"{NOVELTY}_{k}": x for k, x in found.signs.items()}} if found else {NOVELTY: 0.0}
+    )
+    wholes = {name: np.array(score) for name, score in scores.items()}
+    mesh = mesh.with_point_fields(**{NOVELTY: found.map if found else zero})
+    return mesh.replace(global_fields={**mesh.global_fields, **wholes})
+
+
 @dataclasses.dataclass(frozen=True)
 class Detector:
     """Says whether a mesh is out of range.
@@ -125,24 +157,44 @@ class Detector:
         Raises:
             ValueError: no mesh, or too few for this rate.
         """
-        if not 0 < false_alarms < 1:
-            raise ValueError(f"false_alarms: expected a rate between 0 and 1, got {false_alarms}")
-        seen = [_look(sampler, sampler.answer(source)) for source in training]
+        bare = cls.of(sampler, [look_at(sampler, sampler.answer(source)) for source in training])
+        return bare.with_threshold([bare(source).score for source in calibration], false_alarms)
+
+    @classmethod
+    def of(cls, sampler: Sampler, seen: Sequence[Look], owner: Sequence[int] | None = None) -> Detector:
+        """What is usual, without a threshold yet.
+
+        Args:
+            seen: looks at training meshes.
+            owner: of each look, number of the series that it belongs to; by default each stands for itself.
+
+        Raises:
+            ValueError: no look.
+        """
         if not seen:
             raise ValueError("training meshes: expected at least one, got none")
         gaussians = tuple(
             Gaussian.fit([look.features[s] for look in seen], [look.output.mass[s] for look in seen])
             for s in _scales(seen[0].output)
         )
-        wholes = {name: Neighbours.fit([look.whole[name] for look in seen]) for name in seen[0].whole}
+        wholes = {name: Neighbours.fit([look.whole[name] for look in seen], owner) for name in seen[0].whole}
         squares = [look.at_nodes(gaussians) for look in seen]
         usual = {
             name: math.sqrt(np.mean([float(look.mass @ q[name]) for look, q in zip(seen, squares, strict=True)])) or 1.0
             for name in squares[0]
         }
-        bare = cls(sampler, gaussians, wholes, usual, 1.0, false_alarms)
-        scores = np.sort([bare(source).score for source in calibration])
-        return dataclasses.replace(bare, threshold=_threshold(scores, false_alarms))
+        return cls(sampler, gaussians, wholes, usual, 1.0, 1.0)
+
+    def with_threshold(self, scores: Sequence[float], false_alarms: float) -> Detector:
+        """With the threshold that the scores of calibration cases give for a rate of false alarms.
+
+        Raises:
+            ValueError: a rate outside (0, 1), or too few scores for it.
+        """
+        if not 0 < false_alarms < 1:
+            raise ValueError(f"false_alarms: expected a rate between 0 and 1, got {false_alarms}")
+        threshold = self.threshold * _threshold(np.sort(scores), false_alarms)
+        return dataclasses.replace(self, threshold=threshold, false_alarms=false_alarms)
 
     def __call__(self, mesh: Mesh | str | Path) -> Novelty:
         """Assess one mesh or file."""
@@ -150,12 +202,21 @@ class Detector:
 
     def assess(self, answered: Answered) -> Novelty:
         """Assess a mesh that the sampler has answered."""
-        look = _look(self.sampler, answered)
-        found = {name: square.sqrt() / self.usual[name] for name, square in look.at_nodes(self.gaussians).items()}
-        whole = {name: known.square(look.whole[name]).sqrt() for name, known in self.wholes.items()}
-        everywhere = torch.stack([*found.values(), *(value.expand_as(look.mass) for value in whole.values())])
-        scores = (everywhere.square() @ look.mass).sqrt() / self.threshold
-        signs = dict(zip((*found, *whole), scores.tolist(), strict=True))
+        return self.judge(self.squares(look_at(self.sampler, answered)))
+
+    def squares(self, look: Look) -> Squares:
+        """What a look shows, in units of what is usual."""
+        at_nodes = look.at_nodes(self.gaussians)
+        found = {name: square / self.usual[name] ** 2 for name, square in at_nodes.items()}
+        return Squares(look.mass, found, {name: known.square(look.whole[name]) for name, known in self.wholes.items()})
+
+    def judge(self, squares: Squares) -> Novelty:
+        """Compare with the threshold."""
+        found, mass = {name: square.sqrt() for name, square in squares.at_nodes.items()}, squares.mass
+        whole = [square.sqrt().expand_as(mass) for square in squares.whole.values()]
+        everywhere = torch.stack([*found.values(), *whole])
+        scores = (everywhere.square() @ mass).sqrt() / self.threshold
+        signs = dict(zip((*found, *squares.whole), scores.tolist(), strict=True))
         score = max(signs.values())
         maps = {name: values.cpu().numpy() for name, values in found.items()}
         worst = (everywhere.amax(0) / self.threshold).cpu().numpy()
@@ -194,7 +255,21 @@ class Detector:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Look:
+class Squares:
+    """Squares of all signs of one mesh, 1 being usual: at its nodes, and of it as a whole; and shares of mass."""
+
+    mass: Float[Tensor, " n_nodes"]
+    at_nodes: Mapping[str, Float[Tensor, " n_nodes"]]
+    whole: Mapping[str, Float[Tensor, 1]]
+
+    def disagreeing(self, square: Float[Tensor, " n_nodes"], usual: Mapping[str, float]) -> Squares:
+        """With a spread of the samples that is known only now."""
+        own = {"disagreement": square.to(self.mass) / usual["disagreement"] ** 2}
+        return dataclasses.replace(self, at_nodes={**self.at_nodes, **own})
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
     """What the detector looks at in one mesh: features, it as a whole, and at the nodes the squares of other signs."""
 
     output: Output
@@ -204,6 +279,22 @@ class _Look:
     disagreement: Float[Tensor, " n_nodes"]
     residual: Float[Tensor, " n_nodes"] | None
 
+    @staticmethod
+    def of(
+        batch: Batch,
+        output: Output,
+        features: list[Tensor],
+        shape: Float[Tensor, "1 width"],
+        disagreement: Float[Tensor, " n_nodes"],
+        residual: Float[Tensor, " n_nodes"] | None = None,
+    ) -> Look:
+        """From what the operator was given and made of it."""
+        mass = batch.mass_0.double() / batch.mass_0.double().sum()
+        known = {"inputs": batch.x, "geometry": batch.geometry}
+        whole = {name: mean_and_spread(values.double(), mass) for name, values in known.items() if values.shape[1]}
+        whole["shape"] = shape.to(mass.device)
+        return Look(output, features, whole, mass, disagreement, residual)
+
     def at_nodes(self, gaussians: Sequence[Gaussian]) -> dict[str, Float[Tensor, " n_nodes"]]:
         """Squares of the signs that differ from node to node, by name."""
         found = {"distance": _distance(self, gaussians), "disagreement": self.disagreement, "residual": self.residual}
@@ -211,17 +302,14 @@ class _Look:
 
 
 @torch.no_grad()
-def _look(sampler: Sampler, answered: Answered) -> _Look:
+def look_at(sampler: Sampler, answered: Answered) -> Look:
+    """What the detector sees of a mesh that the sampler has answered."""
     output, features = with_features(sampler.operator.model.eval(), answered.batch)
     samples = torch.stack([o.fields[0] for o in answered.outputs]).double()
     spread = samples.var(0).mean(1) if len(samples) > 1 else torch.zeros_like(samples[0, :, 0])
-    mass = answered.batch.mass_0.double()
     residual = _residual(sampler, answered, samples.mean(0)) if sampler.operator.blueprint.case.physics else None
-    mass = mass / mass.sum()
-    known = {"inputs": answered.batch.x, "geometry": answered.batch.geometry}
-    whole = {name: mean_and_spread(values.double(), mass) for name, values in known.items() if values.shape[1]}
-    whole["shape"] = shape_of(answered.mesh, sampler.operator.blueprint.spec).to(mass.device)
-    return _Look(output, features, whole, mass, spread, residual)
+    shape = shape_of(answered.mesh, sampler.operator.blueprint.spec)
+    return Look.of(answered.batch, output, features, shape, spread, residual)
 
 
 def _residual(

@@ -76,9 +76,9 @@ class Sampler(abc.ABC):
     def models(self) -> tuple[nn.Module, ...]:
         """One operator per sample, the same ones in every call: each answers any mesh, and any step in time."""
 
-    def outputs(self, batch: Batch) -> Iterator[Output]:
-        """Samples of the output for a normalised batch."""
-        return (model(batch) for model in self.models)
+    def outputs(self, batch: Batch, *, attention: bool = False) -> Iterator[Output]:
+        """Samples of the output for a normalised batch, with the attention shares of the scales if they are wanted."""
+        return (model(batch, return_attention=attention) for model in self.models)
 
     def predict(self, mesh: Mesh | str | Path) -> Prediction:
         """Fields on one mesh (or file), and on its coarser levels, with their doubt.
@@ -91,14 +91,14 @@ class Sampler(abc.ABC):
     def predict_many(self, meshes: Iterable[Mesh | str | Path]) -> Iterator[Prediction]:
         """Predictions in the order of the meshes, computed as they are asked for."""
         for source in meshes:
-            yield self.prediction(self.answer(source))
+            yield self.prediction(self.answer(source, attention=True))
 
-    def answer(self, source: Mesh | str | Path) -> Answered:
-        """What each sample says of one mesh or file."""
+    def answer(self, source: Mesh | str | Path, *, attention: bool = False) -> Answered:
+        """What each sample says of one mesh or file, and if wanted which scales it attended to."""
         mesh, start = mesh_of(source), time.perf_counter()
         sample = self.sample(mesh)
         prepared = time.perf_counter()
-        batch, outputs = self._ask(sample)
+        batch, outputs = self._ask(sample, attention)
         return Answered(mesh, sample, batch, outputs, time.perf_counter() - prepared, prepared - start)
 
     def prediction(self, answered: Answered) -> Prediction:
@@ -108,7 +108,7 @@ class Sampler(abc.ABC):
             [torch.as_tensor(value) for value in column]
             for column in zip(*((x.quantity.mean, x.mass, x.position) for x in levels), strict=True)
         )
-        answer = Answer(fields, mass, position, None, answered.seconds)
+        answer = Answer(fields, mass, position, _attention(answered.outputs), answered.seconds)
         quantities = [level.quantity for level in levels]
         return prediction(answered.mesh, answer, self.operator.blueprint, answered.prepare_seconds, quantities)
 
@@ -177,9 +177,9 @@ class Sampler(abc.ABC):
         return collate([ready]).to(parameter.device)
 
     @torch.inference_mode()
-    def _ask(self, sample: MeshData) -> tuple[Batch, tuple[Output, ...]]:
+    def _ask(self, sample: MeshData, attention: bool = False) -> tuple[Batch, tuple[Output, ...]]:
         batch = self.batch(sample)
-        return batch, tuple(self.outputs(batch))
+        return batch, tuple(self.outputs(batch, attention=attention))
 
     @torch.inference_mode()
     def _levels(self, sample: MeshData, batch: Batch, outputs: Sequence[Output]) -> list[Level]:
@@ -206,6 +206,12 @@ def _given(quantity: Uncertain, sample: MeshData) -> Uncertain:
     fixed, given = sample.fixed.numpy(), sample.given.numpy()
     noise = None if quantity.noise is None else np.where(fixed, 0.0, quantity.noise)
     return Uncertain(np.where(fixed, given, quantity.samples), noise)
+
+
+def _attention(outputs: Sequence[Output]) -> list[Tensor] | None:
+    """Mean over the samples, level by level; they are shares, so that theirs are too."""
+    known = [output.attention for output in outputs if output.attention is not None]
+    return [torch.stack(level).double().mean(0).cpu() for level in zip(*known, strict=True)] if known else None
 
 
 def _mapped(tensors: Iterable[Tensor], function: Callable[[Tensor], Tensor]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,21 +41,25 @@ class Neighbours:
     usual: float
 
     @staticmethod
-    def fit(rows: Sequence[Float[Tensor, "1 width"]]) -> Neighbours:
-        """From one row per training mesh."""
+    def fit(rows: Sequence[Float[Tensor, "1 width"]], owner: Sequence[int] | None = None) -> Neighbours:
+        """From one row per training mesh, or several of one owner, which are no neighbours of each other."""
         known = torch.cat(list(rows)).double()
         spread = known.std(0, correction=0).clamp_min(SMALLEST)
         bare = Neighbours(known, spread, 1.0)
-        own = bare._nearest(known, skip=min(1, len(known) - 1))
-        return dataclasses.replace(bare, usual=max(float(own.square().mean().sqrt()), 0.1))
+        number = torch.arange(len(known)) if owner is None else torch.tensor(owner)
+        own = bare._distances(known)
+        own[(number[:, None] == number).to(own.device)] = torch.inf
+        nearest = own.sort(dim=1).values[:, :NEAREST]
+        usual = float(nearest.where(nearest.isfinite(), torch.nan).nanmean(1).square().nanmean().sqrt())
+        return dataclasses.replace(bare, usual=1.0 if math.isnan(usual) else max(usual, 0.1))
 
     def square(self, row: Float[Tensor, "1 width"]) -> Float[Tensor, 1]:
         """Square of the distance, 1 being usual."""
-        return (self._nearest(row.double()) / self.usual).square()
+        nearest = self._distances(row.double()).sort(dim=1).values[:, :NEAREST].mean(1)
+        return (nearest / self.usual).square()
 
-    def _nearest(self, rows: Float[Tensor, "n width"], skip: int = 0) -> Float[Tensor, " n"]:
-        distance = torch.cdist(rows / self.spread, self.rows / self.spread) / len(self.spread) ** 0.5
-        return distance.sort(dim=1).values[:, skip : skip + NEAREST].mean(1)
+    def _distances(self, rows: Float[Tensor, "n width"]) -> Float[Tensor, "n n_meshes"]:
+        return torch.cdist(rows / self.spread, self.rows / self.spread) / len(self.spread) ** 0.5
 
 
 def mean_and_spread(values: Float[Tensor, "n_nodes c"], mass: Float[Tensor, " n_nodes"]) -> Float[Tensor, "1 two_c"]:
