@@ -36,9 +36,9 @@ from gno.train.interrupt import Stop
 from gno.train.loop import Loop, Progress
 from gno.train.physics_in_time import with_step_physics
 from gno.train.report import Report
-from gno.train.run import launch
 from gno.train.task import task_of
 from gno.train.time_metrics import WINDOWS
+from gno.train.training import launch
 from gno.train.trajectory import Trajectory
 
 ROOT = Path(__file__).resolve().parents[1]

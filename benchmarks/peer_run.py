@@ -31,7 +31,8 @@ from gno.train.interrupt import Stop
 from gno.train.loop import Loop
 from gno.train.losses import data_terms
 from gno.train.report import Report
-from gno.train.run import fit_spec, launch, samples_of
+from gno.train.sources import fit_spec, samples_of
+from gno.train.training import launch
 
 # Test meshes: spacing in that of the training meshes.
 MESHES = {"same": 1.0, "finer": 0.5}

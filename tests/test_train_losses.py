@@ -9,7 +9,7 @@ from gno.train.blueprint import Blueprint
 from gno.train.evaluate import level_errors
 from gno.train.losses import FLOOR, FieldLoss, data_terms, mean_square
 from gno.train.normalise import fit_scale
-from gno.train.run import fit_spec
+from gno.train.sources import fit_spec
 
 
 @pytest.fixture(scope="module")

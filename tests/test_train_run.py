@@ -1,6 +1,7 @@
 """Runs: they learn, repeat to the bit, leave the user's mesh alone, and never see a target."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from train_cases import case, square, squares
 from gno.mesh import node_mass, read, write
 from gno.train import Data, Run, train
 from gno.train.loop import epoch_batches
+from gno.train.sources import samples_of
+from gno.train.units import UnitWarning
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +194,14 @@ def test_attention_is_dense_only_where_anchors_are_few(monkeypatch):
     assert blueprint.finest_dense_level([sample]) == 2
     monkeypatch.setattr(blueprint, "DENSE", 5)
     assert blueprint.finest_dense_level([sample]) == 2
+
+
+def test_another_unit_of_length_is_asked_about(run):
+    kilo, triple = (square(11).replace(points=factor * square(11).points) for factor in (1000, 3))
+    with pytest.warns(UnitWarning, match="square 11: longest side 1e[+]03, usually 1 in training"):
+        run.predict(kilo)
+    with pytest.warns(UnitWarning, match="longest side 1e[+]03"):
+        samples_of([square(0), kilo], run.blueprint.spec, run.blueprint.case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnitWarning)
+        run.predict(triple)

@@ -11,8 +11,8 @@ from train_cases import case, squares
 from gno.graph import build_sample
 from gno.mesh import MeshError, read, write
 from gno.train import samples as room
-from gno.train.run import fit_spec
 from gno.train.samples import content_key, load_samples
+from gno.train.sources import fit_spec
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_scripts_need_no_main_guard_for_workers(files, tmp_path):
         "from pathlib import Path\n"
         "from train_cases import case\n"
         "from gno.train import samples\n"
-        "from gno.train.run import fit_spec\n"
+        "from gno.train.sources import fit_spec\n"
         "samples.PATIENCE = -1.0\n"
         f"files = sorted(Path({str(tmp_path)!r}).glob('*.vtu'))\n"
         "print(len(samples.load_samples(files, fit_spec(case(), files), workers=2)))\n"

@@ -11,7 +11,7 @@ from train_cases import case, square, squares
 from gno.graph import build_sample, collate
 from gno.train import Run
 from gno.train.blueprint import Blueprint
-from gno.train.run import fit_spec
+from gno.train.sources import fit_spec
 from gno.uq import Ensemble, LastLayerLaplace, Sampler, choose_runs
 from gno.uq.active import greedy
 from gno.uq.features import with_features

@@ -11,7 +11,7 @@ from gno.mesh import node_mass
 from gno.physics import Dirichlet, build_problem, diffusion, solve
 from gno.train import Case, Data, Model, Run, Training
 from gno.train.blueprint import Blueprint
-from gno.train.run import fit_spec
+from gno.train.sources import fit_spec
 from gno.uq import Deferral, Detector, Ensemble
 from gno.uq.deferral import doubt_of, relative_error, threshold_of
 

@@ -15,7 +15,7 @@ from gno.nn.stochastic import Gaussian, divergence, draw
 from gno.train import Model, Run, Training, train
 from gno.train.blueprint import Blueprint
 from gno.train.optimisers import muon
-from gno.train.run import fit_spec
+from gno.train.sources import fit_spec
 from gno.uq import Ensemble, MonteCarloDropout, Variational
 
 KNOBS = {"dropout": {"dropout": 0.1}, "variational": {"variational": "all"}}

@@ -12,7 +12,7 @@ from train_cases import case, square, squares
 from gno.graph import build_sample, collate
 from gno.train import Run
 from gno.train.blueprint import Blueprint
-from gno.train.run import fit_spec
+from gno.train.sources import fit_spec
 from gno.uq import LastLayerLaplace
 from gno.uq.features import with_features
 from gno.uq.laplace import Posterior, effective_features, last_weights, log_evidence

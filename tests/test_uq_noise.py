@@ -12,7 +12,7 @@ from gno.graph import build_sample, collate
 from gno.train import Run, Uncertainty
 from gno.train.blueprint import Blueprint
 from gno.train.likelihood import NoiseLoss, beta_nll, crps
-from gno.train.run import fit_spec
+from gno.train.sources import fit_spec
 from gno.uq import Ensemble, load_uncertain, train_uncertain
 from gno.uq.features import with_features
 

@@ -35,7 +35,8 @@ class FieldSpec:
         """
         store = fields_at(mesh, self.location)
         if self.name not in store:
-            raise ValueError(f"{self.location} field '{self.name}': expected, got only {sorted(store)} ({mesh.source})")
+            known = ", ".join(sorted(store)) or "none"
+            raise ValueError(f"{self.location} field '{self.name}': expected, got only {known} ({mesh.source})")
         value = np.asarray(store[self.name])
         if self.location.endswith("set"):
             return _indicator(mesh, self.location, value)

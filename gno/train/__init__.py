@@ -5,9 +5,10 @@ from gno.train.evaluate import Evaluation
 from gno.train.interrupt import Interrupted
 from gno.train.predict import Prediction
 from gno.train.rollout import Rollout
-from gno.train.run import Run, train
+from gno.train.run import Run
 from gno.train.sections import Data, Model, Physics, Time, Training, Uncertainty
 from gno.train.time_metrics import RolloutEvaluation
+from gno.train.training import train
 
 __all__ = [
     "Case",

@@ -19,7 +19,7 @@ def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) ->
     if first["type"] == "extra_forbidden":
         return f"{where}: {did_you_mean(keys[-1], _keys(model, keys[:-1]))}"
     if first["type"] == "missing":
-        return f"{where}: expected a value, got none"
+        return f"{where}: expected a {'value' if len(keys) > 1 else 'section'}, got none"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "expected to")
     if first["type"] == "value_error":
         return f"{where}: {message}" if not message.split(":")[0].isidentifier() else f"{where}.{message}"

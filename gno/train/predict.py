@@ -21,6 +21,7 @@ from gno.nn import NeuroScale, Output
 from gno.post.samples import sample_files, sample_folder
 from gno.train.blueprint import Blueprint
 from gno.train.normalise import columns_of
+from gno.train.units import check_unit
 from gno.uncertain import Uncertain
 
 # What a prediction's fields are called: the truth of the same name stays untouched beside it.
@@ -262,6 +263,7 @@ def prediction(
 ) -> Prediction:
     """The answer as meshes, with the samples that it is the mean of; itself alone by default."""
     spec = blueprint.spec
+    check_unit(float(np.ptp(mesh.points, axis=0).max()), 2 * spec.unit, mesh.source)
     known = tuple(quantities or (Uncertain(fields.numpy()[None]) for fields in answer.fields))
     full = with_values(mesh, known[0], answer.mass[0].numpy(), spec.targets, PREFIX)
     if answer.attention is not None:

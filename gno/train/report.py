@@ -57,7 +57,7 @@ class Report:
         self.bar, self.title = _bar() if bar and folder else None, title
         self.events = _tensorboard(folder) if folder else None
         self.last = ""
-        self.clock = (step, 0.0)
+        self.clock, self.rate = (step, 0.0), ""
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _keep_rows(self.path, self.columns, step)
@@ -88,6 +88,7 @@ class Report:
 
     def scores(self, progress: Progress, scores: Mapping[str, float]) -> None:
         """A row of validation scores."""
+        self._draw(progress)
         if not scores:
             return
         self._write(progress, {f"validation {name}": value for name, value in scores.items()})
@@ -119,13 +120,14 @@ class Report:
         steps = (settings.epochs or 0) * per_epoch
         share = progress.step / steps if steps else progress.seconds / (60 * (settings.minutes or 1))
         step, seconds = self.clock
-        rate = (progress.step - step) / max(1e-9, progress.seconds - seconds)
-        self.clock = (progress.step, progress.seconds)
+        if progress.seconds > seconds:
+            self.rate = f"{(progress.step - step) / (progress.seconds - seconds):.1f} steps/s"
+            self.clock = (progress.step, progress.seconds)
         self.bar.update(
             self.task,
             completed=min(1.0, share),
             losses=self.last,
-            rate=f"{rate:.1f} steps/s",
+            rate=self.rate,
             memory=f"{memory_mb():.0f} MB",
         )
 

@@ -5,23 +5,67 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import Mesh, read, read_series
 from gno.train.case import Case
-from gno.train.physics import target_specs, with_given, with_physics
+from gno.train.physics import is_labelled, target_specs, with_given, with_physics
 from gno.train.physics_in_time import with_given_in_time, with_step_physics
 from gno.train.report import counter
 from gno.train.samples import load_samples
 from gno.train.splits import SPLITS, split_items
 from gno.train.trajectory import Trajectory, build_trajectory, load_trajectories
+from gno.train.units import check_unit
 
 # A file, a mesh, or, in time, the frames of a series.
 Source = Path | Mesh | Sequence[Mesh]
 # Fields, sets and lengths of a case are read off at most this many training meshes.
 MESHES_FOR_SPEC = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What the trainings of a case start from.
+
+    Args:
+        spec: how meshes are seen.
+        samples: of ``train`` and ``validation``, raw; trajectories in time.
+    """
+
+    spec: SampleSpec
+    samples: Mapping[str, Sequence[Any]]
+
+
+def prepare(
+    case: Case,
+    meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None = None,
+    *,
+    spec: SampleSpec | None = None,
+    progress: bool = True,
+) -> Prepared:
+    """Read and prepare the meshes of a case.
+
+    Args:
+        case, meshes, progress: as for :func:`gno.train.train`.
+        spec: how meshes are seen; found on the training meshes by default.
+
+    Raises:
+        ValueError: data or fields that do not fit; one line.
+    """
+    sources = split_meshes(case, meshes)
+    spec = spec or fit_spec(case, sources["train"])
+    samples: dict[str, Sequence[Any]] = {
+        key: trajectories_of(sources[key], spec, case, progress, to_train=key == "train")
+        if case.time
+        else samples_of(sources[key], spec, case, progress, to_train=True)
+        for key in ("train", "validation")
+    }
+    if not case.time:
+        check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
+    return Prepared(spec, samples)
 
 
 def split_meshes(case: Case, meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None) -> dict[str, list[Source]]:
@@ -80,6 +124,9 @@ def samples_of(
     cache = case.data.folder / case.data.cache / "samples" if case.data.cache else None
     built = iter(load_samples(files, spec, cache=cache, bar=bar))
     samples = [build_sample(source, spec) if isinstance(source, Mesh) else next(built) for source in sources]
+    for source, sample in zip(sources, samples, strict=True):
+        extent = float((sample.pos_0.amax(0) - sample.pos_0.amin(0)).max()) * spec.unit
+        check_unit(extent, 2 * spec.unit, source.source if isinstance(source, Mesh) else str(source))
     if case.physics and to_train:
         pairs = zip(samples, sources, strict=True)
         return [with_physics(sample, mesh_of(source), case, spec) for sample, source in pairs]

@@ -26,7 +26,7 @@ from torch_geometric.data import Batch
 
 from gno.mesh import Mesh
 from gno.nn import NoisyOutput
-from gno.train.run import mesh_of
+from gno.train.sources import mesh_of
 from gno.uq.features import with_features
 from gno.uq.laplace import LastLayerLaplace, effective_features
 from gno.uq.sampler import Sampler

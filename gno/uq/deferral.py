@@ -21,7 +21,7 @@ from jaxtyping import Float
 from gno.mesh import Mesh, node_mass
 from gno.post.correct import CORRECTED, Correction, correct
 from gno.train.predict import PREFIX, Prediction
-from gno.train.run import mesh_of
+from gno.train.sources import mesh_of
 from gno.uncertain import Uncertain
 from gno.uq.evaluate import known_fields
 from gno.uq.novelty import Detector

@@ -15,7 +15,9 @@ from torch import nn
 
 from gno.train import Case, Training
 from gno.train.loop import mix
-from gno.train.run import Run, discard, prepare, train
+from gno.train.run import Run
+from gno.train.sources import prepare
+from gno.train.training import discard, train
 from gno.uq.sampler import Sampler
 
 # Says which members are complete; written anew after each of them.

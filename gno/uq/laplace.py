@@ -34,7 +34,8 @@ from gno.nn.stochastic import shared_copy
 from gno.train.checkpoint import load_tensors, save_tensors
 from gno.train.likelihood import n_anchors
 from gno.train.predict import in_precision
-from gno.train.run import Run, mesh_of
+from gno.train.run import Run
+from gno.train.sources import mesh_of
 from gno.uq.features import compose, last_layers, with_bias, with_features
 from gno.uq.sampler import Sampler
 

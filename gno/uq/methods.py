@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gno.train import Case, Uncertainty
-from gno.train.run import Run, train
+from gno.train.run import Run
 from gno.train.sources import mesh_of, split_meshes
+from gno.train.training import train
 from gno.uq.draws import Draws, MonteCarloDropout, Variational
 from gno.uq.ensemble import MANIFEST, Ensemble, train_ensemble
 from gno.uq.laplace import FILE, LastLayerLaplace
