@@ -106,10 +106,22 @@ def test_it_goes_on_where_it_stopped_to_the_bit(tmp_path):
     for a, b in zip(predicted(whole.path), predicted(parts.path), strict=True):
         assert np.array_equal(a, b)
     with pytest.raises(ValueError, match=r"parts\.pvd: expected the beginning of this rollout, got 11 frames"):
+        roll_out(model, blueprint, series[0], tmp_path / "parts.pvd", n_steps=9, step=0.2, resume=True)
+    with pytest.raises(ValueError, match=r"parts\.pvd: expected at most 3 steps so far, got 9; ask for more steps"):
         roll_out(model, blueprint, series[0], tmp_path / "parts.pvd", n_steps=3, resume=True)
 
 
-@pytest.mark.parametrize(("factor", "said"), [(10.0, "spreads of the training data"), (float("nan"), "not finite")])
+def test_a_shorter_rollout_leaves_no_frames_of_a_longer_one(tmp_path):
+    series = [decay(s) for s in range(3)]
+    blueprint, _ = blueprint_of(case(), series)
+    for n_steps in (20, 4):
+        rollout = roll_out(Given(nothing), blueprint, series[0], tmp_path / "a.pvd", n_steps=n_steps)
+    assert len(list(tmp_path.iterdir())) == 1 + rollout.n_frames == 6
+    long = roll_out(Given(nothing), blueprint, series[0], tmp_path / "b.pvd", n_steps=30)
+    assert read_series(long.path).times[-1] == 3.0  # not a digit too many
+
+
+@pytest.mark.parametrize(("factor", "said"), [(10.0, "from the mean of the training"), (float("nan"), "not finite")])
 def test_divergence_is_said_and_not_written(tmp_path, factor, said):
     series = [decay(s) for s in range(3)]
     blueprint, _ = blueprint_of(case(), series)

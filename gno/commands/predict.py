@@ -106,7 +106,7 @@ def _predict_series(
     failed = False
     for file, target in zip(files, _output_paths(starts, folder, ".pvd"), strict=True):
         try:
-            rollout = run.roll_out(file, target, n_steps=steps, step=step, resume=resume)
+            rollout = run.roll_out(file, target, n_steps=steps, step=step, resume=resume, progress=True)
         except Interrupted as error:
             typer.echo(f"\n{error}; --resume goes on", err=True)
             raise typer.Exit(130) from None

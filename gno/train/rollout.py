@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from gno.train.interrupt import Interrupted, Stop
 from gno.train.normalise import Scale, columns_of
 from gno.train.physics import with_given
 from gno.train.predict import PREFIX, in_precision, with_values
+from gno.train.report import counter
 from gno.train.sections import Time
 from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured, relative_size
 from gno.train.trajectory import Move, Trajectory, same_mesh, state_columns, values_of
@@ -75,7 +77,7 @@ def roll_out(
     n_steps: int | None = None,
     step: float | None = None,
     resume: bool = False,
-    advance: Callable[[int], None] = lambda n: None,
+    progress: bool = False,
 ) -> Rollout:
     """Predict the frames that follow the first ones of a series, and write them as they come.
 
@@ -83,11 +85,11 @@ def roll_out(
         model, blueprint: of a run in time.
         frames: the series; its first frames are started from, further ones give times, forcing, changed meshes and the
             truth that is written beside the prediction.
-        path: .pvd to write; its .vtu lie beside it.
+        path: .pvd to write; its .vtu lie beside it. Those of an earlier rollout there are removed.
         n_steps: as many as there are further frames, by default.
         step: Δt; by default that of the frames, after them the last one, and of a single frame that of the training.
         resume: go on after the frames that ``path`` holds.
-        advance: is told how many frames were written.
+        progress: whether a bar counts the frames.
 
     Raises:
         ValueError: too few frames for the history, the forcing or the number of steps.
@@ -98,9 +100,10 @@ def roll_out(
     plan = _Plan.of(frames, blueprint, settings, n_steps, step)
     path.parent.mkdir(parents=True, exist_ok=True)
     start, writer = time.monotonic(), _Writer(path, plan, blueprint, resume)
-    advance(writer.n_frames)
     diverged = None
-    with Stop() as stop:
+    label = f"{path.parent.name}/{path.stem}"
+    with Stop() as stop, counter(label, len(plan.times), draw=progress) as advance:
+        advance(writer.n_frames)
         for states, far in _chunks(evolution, blueprint, plan, writer):
             good = next((k for k, row in enumerate(far.tolist()) if not all(v < FAR for v in row)), len(states))
             writer.write(states[:good])
@@ -140,7 +143,8 @@ class _Plan:
         known = [mesh.time if mesh.time is not None else float(k) for k, mesh in enumerate(frames[: h + n_steps])]
         times = [k * given for k in range(len(known))] if given else known
         usual = given or (times[-1] - times[-2] if len(times) > 1 else float(blueprint.normalisation.step.rms))
-        times += [times[-1] + usual * (k + 1) for k in range(h + n_steps - len(times))]
+        # twelve digits, so that steps of 0.1 do not end at a time of 299.99999999999994
+        times += [float(f"{times[-1] + usual * (k + 1):.12g}") for k in range(h + n_steps - len(times))]
         ends = (frames[k] for k in {1, len(frames) - 1} if 0 < k < len(frames))
         return _Plan(frames, h, times, any(not same_mesh(frames[0], mesh) for mesh in ends))
 
@@ -163,12 +167,18 @@ class _Writer:
         self.path, self.plan, self.blueprint = path, plan, blueprint
         self.n_frames, self.past = 0, [values_of(plan.frames[k], blueprint.spec.targets) for k in range(plan.history)]
         if resume and path.exists():
-            self._go_on(read_series(path))
-        else:
-            self.write(self.past)
+            return self._go_on(read_series(path))
+        if path.exists():
+            path.unlink()  # first, so that no list is without its files
+            for file in path.parent.glob(f"{glob.escape(path.stem)}_{'[0-9]' * DIGITS}.vtu"):
+                file.unlink()
+        self.write(self.past)
 
     def _go_on(self, written: Series) -> None:
         fields = [FieldSpec(PREFIX + field.name, "point", field.n_components) for field in self.blueprint.spec.targets]
+        if len(written) > len(self.plan.times):
+            done, asked = (n - self.plan.history for n in (len(written), len(self.plan.times)))
+            raise ValueError(f"{self.path}: expected at most {asked} steps so far, got {done}; ask for more steps")
         if len(written) < self.plan.history or list(written.times) != self.plan.times[: len(written)]:
             raise ValueError(
                 f"{self.path}: expected the beginning of this rollout, got {len(written)} frames of another"
@@ -277,9 +287,12 @@ def _changing(
 def _divergence(step: int, plan: _Plan, far: Float[Tensor, " n_fields"], blueprint: Blueprint) -> str:
     worst = max(range(len(far)), key=lambda k: float("inf") if not torch.isfinite(far[k]) else float(far[k]))
     field, when = blueprint.spec.targets[worst].name, plan.times[plan.history + step - 1]
-    how = f"{float(far[worst]):.3g} spreads of the training data from their mean"
+    how = f"{float(far[worst]):.3g} standard deviations from the mean of the training data"
     how = how if torch.isfinite(far[worst]) else "not finite any more"
-    return f"diverged in step {step} (time {when:g}): '{field}' is {how}; the frames before that are written"
+    return (
+        f"diverged in step {step} (time {when:g}): '{field}' is {how}; the frames before that are written. Trained "
+        "longer, or with time.noise, a step can be repeated more often"
+    )
 
 
 def evaluate_rollouts(

@@ -112,10 +112,10 @@ class Run:
         n_steps: int | None = None,
         step: float | None = None,
         resume: bool = False,
-        advance: Callable[[int], None] = lambda n: None,
+        progress: bool = False,
     ) -> Rollout:
         """Steps in time from the first frames of a series, written as they come: :func:`gno.train.rollout.roll_out`."""
-        options: dict[str, Any] = {"n_steps": n_steps, "step": step, "resume": resume, "advance": advance}
+        options: dict[str, Any] = {"n_steps": n_steps, "step": step, "resume": resume, "progress": progress}
         source = Path(series) if isinstance(series, str) else series
         return roll_out(self.model, self.blueprint, frames_of(source), path, **options)
 

@@ -141,7 +141,6 @@ def roll_out(
     *,
     detector: Detector | None = None,
     finish: Callable[[int, Mesh, Uncertain], Mesh] = lambda step, mesh, known: mesh,
-    advance: Callable[[int], None] = lambda n: None,
     **options: Any,
 ) -> SampledRollout:
     """Roll out each sample from the same first frames, then write mean and standard deviation frame by frame.
@@ -154,7 +153,6 @@ def roll_out(
         frames, path, options: as for :func:`gno.train.rollout.roll_out`.
         detector: says of each step how new it is; the frames get its map and scores.
         finish: what else a frame gets, from the number of its step, the mesh and its states.
-        advance: is told how many frames were written, over all samples.
 
     Returns:
         What became of it; where samples diverged, as many frames as all of them have.
@@ -179,7 +177,7 @@ def roll_out(
         with watched(model, see) if looks else contextlib.nullcontext():
             # what is looked at must be computed, also where the frames are there
             goes_on = resume and not looks
-            part = roll_out_one(model, blueprint, frames, target, resume=goes_on, advance=advance, **options)
+            part = roll_out_one(model, blueprint, frames, target, resume=goes_on, **options)
         parts.append(part)
     found = _write_mean(path, [part.path for part in parts], sampler, settings.history, squares, detector, finish)
     lost = [f"sample {k} {part.diverged}" for k, part in enumerate(parts) if part.diverged]
