@@ -12,7 +12,11 @@ SCALES = ("nodes", "patches", "meshes", "relative")
 def table(results: Sequence[dict]) -> str:
     """All parts that there are."""
     parts = {part: [row for row in results if row["part"] == part] for part in ("steady", "rollout", "choice")}
-    lines = [f"One thread of {results[0]['machine']}; means over the seeds." if results else "nothing yet"]
+    lines = [
+        f"One thread of {results[0]['machine']}; means over the seeds, one where no number is given."
+        if results
+        else "nothing yet"
+    ]
     if parts["steady"]:
         lines += [*_in_range(parts["steady"]), *_correlations(parts["steady"]), *_out_of_range(parts["steady"])]
         lines += _deferral(parts["steady"])
@@ -36,9 +40,9 @@ def _block(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> li
     return ["", f"**{title}**", "", f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def _seeds(rows: Sequence[dict]) -> str:
-    n = len({row["seed"] for row in rows})
-    return f"{n} seed{'s' if n > 1 else ''}"
+def _named(name: str, rows: Sequence[dict]) -> str:
+    """With the number of seeds, if there are several."""
+    return f"{name} ({len(rows)} seeds)" if len(rows) > 1 else name
 
 
 def _in_range(rows: Sequence[dict]) -> list[str]:
@@ -51,7 +55,7 @@ def _in_range(rows: Sequence[dict]) -> list[str]:
         low, high = (_mean(some, lambda row, k=k: row["pointwise 5, 95"][k]) for k in (0, 1))
         cells.append(
             [
-                name,
+                _named(name, some),
                 f"{m('seconds'):.0f}",
                 f"{m('error'):.1%}",
                 f"{m('nll'):.2f}",
@@ -67,7 +71,7 @@ def _in_range(rows: Sequence[dict]) -> list[str]:
                 f"{1e3 * m('simultaneous width'):.2f}",
             ]
         )
-    title = f"In range, {_seeds(rows)}; {rows[0]['nodes']:.0f} nodes; CRPS and widths in thousandths"
+    title = f"In range; {rows[0]['nodes']:.0f} nodes; CRPS and widths in thousandths"
     return _block(title, head, cells)
 
 
@@ -75,7 +79,7 @@ def _correlations(rows: Sequence[dict]) -> list[str]:
     head = ["method", *(f"{name}, {kind}" for name in SCALES for kind in ("Pearson", "ranks", "ceiling"))]
     cells = []
     for method, some in _by(rows, "method").items():
-        row = [method]
+        row = [_named(method, some)]
         for name in SCALES:
             row += [f"{_mean(some, lambda r, n=n: r['correlation'][n]):.2f}" for n in (name, f"{name}, ranks")]
             known = all(r["ceiling"] for r in some)
@@ -92,7 +96,7 @@ def _out_of_range(rows: Sequence[dict]) -> list[str]:
     for method, some in _by(rows, "method").items():
         cells.append(
             [
-                method,
+                _named(method, some),
                 *(
                     f"{_mean(some, lambda r, n=n: r['shifts'][n]['error'] / r['error']):.1f}, "
                     f"{_mean(some, lambda r, n=n: r['shifts'][n]['inside']):.0%}, "
@@ -111,7 +115,9 @@ def _out_of_range(rows: Sequence[dict]) -> list[str]:
             f"{m(n, 'auroc'):.2f}, {m(n, 'flagged'):.0%}; {m(n, 'large'):.0%}, {m(n, 'auroc of large'):.2f}"
             for n in shifts
         ]
-        cells.append([method, f"{m('in range', 'flagged'):.0%}", *each, f"{m('all', 'auroc of large'):.2f}"])
+        cells.append(
+            [_named(method, some), f"{m('in range', 'flagged'):.0%}", *each, f"{m('all', 'auroc of large'):.2f}"]
+        )
     head = ["method", "in range", *shifts, "large errors of all"]
     title = (
         "Detector: AUROC of the shift, share flagged; share of errors above the 95 % quantile of those in range, AUROC "
@@ -123,7 +129,7 @@ def _out_of_range(rows: Sequence[dict]) -> list[str]:
 def _deferral(rows: Sequence[dict]) -> list[str]:
     cells = []
     for method, some in _by(rows, "method").items():
-        row = [method]
+        row = [_named(method, some)]
         for k in range(len(some[0]["deferral"])):
             parts = [r["deferral"][k] for r in some]
             m = lambda key, parts=parts: _mean(parts, lambda p: p[key])  # noqa: E731
@@ -154,14 +160,14 @@ def _rollout(rows: Sequence[dict]) -> list[str]:
     head = ["method", "seconds", *(f"step {k}" for k in STEPS), "series and steps"]
     cells = []
     for method, some in _by(rows, "method").items():
-        row = [method, f"{_mean(some, lambda r: r['seconds']):.0f}"]
+        row = [_named(method, some), f"{_mean(some, lambda r: r['seconds']):.0f}"]
         for k in STEPS:
             names = ("error", "spread", "inside", "nodes", "series")
             error, spread, inside, nodes, series = (_mean(some, lambda r, n=n, k=k: r[n][k - 1]) for n in names)
             row.append(f"{error:.3f}, {spread:.3f}, {inside:.0%}, {nodes:.2f}, {series:.2f}")
         cells.append([*row, f"{_mean(some, lambda r: r['series and steps']):.2f}"])
     title = (
-        f"Rollouts of 30 steps, {_seeds(rows)}: RMS error, RMS spread, share inside 90 %, correlation of spread and "
+        "Rollouts of 30 steps: RMS error, RMS spread, share inside 90 %, correlation of spread and "
         "error over nodes and over series"
     )
     return _block(title, head, cells)
@@ -172,12 +178,12 @@ def _choice(rows: Sequence[dict], pool: str) -> list[str]:
 
     cells = []
     for strategy, some in _by(rows, "strategy").items():
-        row = [strategy]
+        row = [_named(strategy, some)]
         for k in range(len(ROUNDS)):
             errors = [r["errors"][k] for r in some]
             spread = f" ± {statistics.stdev(errors):.1%}" if len(errors) > 1 else ""
             hard = f" ({_mean(some, lambda r, k=k: r['hard'][k]):.0f})" if some[0]["hard"][0] is not None else ""
             row.append(f"{statistics.fmean(errors):.1%}{spread}{hard}")
         cells.append(row)
-    title = f"Choice of the next runs, {pool}, {_seeds(rows)}: error by number of runs (hard ones among them)"
+    title = f"Choice of the next runs, {pool}: error by number of runs (hard ones among them)"
     return _block(title, ["strategy", *map(str, ROUNDS)], cells)

@@ -356,7 +356,7 @@ class Uncertainty(Part):
     @property
     def operator(self) -> dict[str, Any]:
         """What the operator needs for it; knobs of [model] stand above."""
-        knobs: dict[str, dict[str, Any]] = {"dropout": {"dropout": 0.05}, "variational": {"variational": "heads"}}
+        knobs: dict[str, dict[str, Any]] = {"dropout": {"dropout": 0.02}, "variational": {"variational": "heads"}}
         return {**knobs.get(self.method, {}), "noise_head": self.noise != "none"}
 
     @pydantic.model_validator(mode="after")

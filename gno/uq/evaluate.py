@@ -92,8 +92,9 @@ class UncertaintyEvaluation:
         if whole:
             title = "meshes wholly inside bands of"
             parts.append(_table(title, [f"{c:.0%}" for c in COVERAGES], whole, "{:.1%}"))
-        across = {name: (x.pearson, x.spearman) for name, x in self.across.items()}
-        parts.append(_table("std against error, over meshes", ("Pearson", "Spearman"), across))
+        if self.n_meshes > 2:  # of two it is one or minus one
+            across = {name: (x.pearson, x.spearman) for name, x in self.across.items()}
+            parts.append(_table("std against error, over meshes", ("Pearson", "Spearman"), across))
         parts += [_scale_table(name, scales) for name, scales in self.scales.items()]
         return "\n\n".join(parts)
 
