@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gno.graph import FieldSpec
+from gno.graph import FieldSpec, SampleSpec
 from gno.graph.fields import find_field
 from gno.mesh import CellBlock, Mesh
 
@@ -29,3 +29,10 @@ def test_a_logarithm_of_zero_is_refused():
 def test_a_missing_field_comes_with_those_there_are():
     with pytest.raises(ValueError, match=r"field 'v': expected in the file, got point: u \(square.vtu\)"):
         find_field(square(point_fields={"u": np.zeros(4)}), "v")
+
+
+def test_a_set_that_no_mesh_has_is_named():
+    mesh = square(point_fields={"u": np.zeros(4)}, point_sets={"left": np.array([0, 2])})
+    with pytest.raises(ValueError, match=r"sets: expected point sets that a training mesh has \(left\), got 'lefft'"):
+        SampleSpec.fit([mesh], inputs=[], targets=["u"], sets=["lefft"])
+    assert SampleSpec.fit([mesh, square(point_fields={"u": np.zeros(4)})], inputs=[], targets=["u"], sets=["left"]).sets

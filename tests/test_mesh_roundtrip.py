@@ -262,3 +262,13 @@ def test_reading_keeps_quiet(capfd: pytest.CaptureFixture[str]) -> None:
             warnings.simplefilter("ignore")
             assert quality(read(path)).volume > 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_gmsh_has_plane_vectors_in_three_columns_and_leaves_out_what_it_cannot_hold(tmp_path: Path) -> None:
+    n, triangle = 3, CellBlock("triangle", np.array([[0, 1, 2]]))
+    fields = {"u": np.ones((n, 2)), "stress": np.ones((n, 6)), "T": np.ones(n)}
+    mesh = Mesh(np.array([[0.0, 0], [1, 0], [0, 1]]), (triangle,), fields)
+    with pytest.warns(MeshWarning, match=r"does not hold point_fields\['u'\], point_fields\['stress'\]$"):
+        write(mesh, tmp_path / "a.msh")
+    back = read(tmp_path / "a.msh").point_fields
+    assert back["u"].tolist() == [[1, 1, 0]] * n and back["T"].tolist() == [1] * n and "stress" not in back

@@ -82,7 +82,7 @@ class SampleSpec:
                 between frames that lie far apart; 0 for none.
 
         Raises:
-            ValueError: a field is missing, or is both input and target.
+            ValueError: a field is missing, or is both input and target; no mesh has one of the sets.
         """
         if not meshes:
             raise ValueError("training meshes: expected at least one, got none")
@@ -102,7 +102,7 @@ class SampleSpec:
             unit,
             tuple(dataclasses.replace(find_field(meshes[0], name), log=name in log) for name in inputs),
             tuple(find_field(meshes[0], name) for name in targets),
-            tuple(common_sets(meshes) if sets is None else sets),
+            tuple(common_sets(meshes) if sets is None else _known_sets(meshes, sets)),
             _spacings(meshes, unit, n_levels, first_step, next_step),
             n_candidates,
             coordinates,
@@ -136,6 +136,14 @@ def common_sets(meshes: Sequence[Mesh]) -> list[str]:
     """Point sets that every mesh has and that are not empty, by name."""
     names = [{k for k, v in m.point_sets.items() if len(v)} for m in meshes]
     return sorted(set.intersection(*names))
+
+
+def _known_sets(meshes: Sequence[Mesh], sets: Sequence[str]) -> Sequence[str]:
+    known = sorted({name for mesh in meshes for name in mesh.point_sets})
+    if odd := sorted(set(sets) - set(known)):
+        there = ", ".join(known) or "none"
+        raise ValueError(f"sets: expected point sets that a training mesh has ({there}), got '{odd[0]}'")
+    return sets
 
 
 def _spacings(meshes, unit, n_levels, first_step, next_step) -> tuple[float, ...]:

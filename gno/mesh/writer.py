@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ WRITABLE = tuple(sorted({".vtk", ".vtu", *SUFFIXES, *_MESHIO}))
 
 # These hold plane meshes in two columns only.
 _FLAT = ("medit",)
+# Numbers of components that a format has a place for; plane vectors get a third one, which is zero.
+_COMPONENTS = {"gmsh": (1, 3, 9)}
 
 
 def write(mesh: Mesh, path: str | os.PathLike) -> None:
@@ -90,8 +92,8 @@ def _write_with_meshio(mesh: Mesh, path: Path, file_format: str) -> None:
             raw = meshio.Mesh(
                 points,
                 [(block.type, block.nodes) for block in mesh.cells],
-                point_data=plain.point_arrays,
-                cell_data={name: np.split(v, ends[:-1]) for name, v in plain.cell_arrays.items()},
+                point_data=_that_fit(plain.point_arrays, file_format),
+                cell_data={k: np.split(v, ends[:-1]) for k, v in _that_fit(plain.cell_arrays, file_format).items()},
                 point_sets=dict(mesh.point_sets),
                 cell_sets={name: _per_block(index, ends) for name, index in mesh.cell_sets.items()},
             )
@@ -99,6 +101,16 @@ def _write_with_meshio(mesh: Mesh, path: Path, file_format: str) -> None:
     except (Exception, SystemExit) as error:
         # meshio's writers raise whatever they trip over.
         raise MeshError(f"{file_format}: {type(error).__name__} {' '.join(str(error).split())[:160]}") from error
+
+
+def _that_fit(arrays: Mapping[str, np.ndarray], file_format: str) -> dict[str, np.ndarray]:
+    """The arrays that a format can hold, in three columns where it has no vectors of two."""
+    places = _COMPONENTS.get(file_format)
+    if places is None:
+        return dict(arrays)
+    plane = {name: v.ndim > 1 and v.shape[1] == 2 for name, v in arrays.items()}
+    wide = {name: np.pad(v, ((0, 0), (0, 1))) if plane[name] else v for name, v in arrays.items()}
+    return {name: v for name, v in wide.items() if (v.shape[1] if v.ndim > 1 else 1) in places}
 
 
 def _per_block(index: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:

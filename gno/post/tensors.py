@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-COMPONENTS = ("xx", "yy", "zz", "xy", "yz", "xz")
-"""Order in which a symmetric tensor is written, that of ParaView."""
-
+# Order in which a symmetric tensor is written, that of ParaView: xx, yy, zz, xy, yz, xz.
 _ROW, _COLUMN = [0, 1, 2, 0, 1, 0], [0, 1, 2, 1, 2, 2]
 
 

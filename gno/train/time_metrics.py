@@ -28,7 +28,6 @@ LOST = 0.8
 SMALL = 1e-7
 
 Values = Float[Tensor, "n_nodes c"]
-Mass = Float[Tensor, " n_nodes"]
 # Distance of a prediction from the truth on a mesh; any may be given to the evaluation of rollouts.
 Metric = Callable[[Values, Values, MeshData], Float[Tensor, ""]]
 
