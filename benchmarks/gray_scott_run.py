@@ -206,7 +206,7 @@ def case_of(job: Job) -> Case:
                 "ema": 0.99,
                 "device": "cpu",
             },
-            "time": job.time,
+            "time": {"noise": 0.0, **job.time},
             "physics": job.physics,
         }
     )

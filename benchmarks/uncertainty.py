@@ -194,7 +194,7 @@ def rollout(job: dict) -> dict:
     from gno.train.case import Time
     from gno.uq.metrics import coverage, gaussian_crps, pearson, spearman
 
-    case = case_of(job["minutes"], job["seed"], job["method"], Time(unroll=4, gradient=2))
+    case = case_of(job["minutes"], job["seed"], job["method"], Time(unroll=4, gradient=2, noise=0))
     with tempfile.TemporaryDirectory() as folder:
         sampler, seconds = trained(case, Path(folder), [turning(s, 12) for s in range(48)], [])
         found = [measure.rolled_out(sampler, turning(s, 31)) for s in range(1000, 1012)]

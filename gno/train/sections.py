@@ -324,9 +324,9 @@ class Time(Part):
     history: Annotated[int, Field(ge=1)] = 1
     stride: Annotated[int, Field(ge=1)] = 1
     step: Annotated[float, Field(gt=0)] | None = None
-    unroll: Annotated[int, Field(ge=1)] = 4
+    unroll: Annotated[int, Field(ge=1)] = 1
     gradient: Annotated[int, Field(ge=1)] = 1
-    noise: Annotated[float, Field(ge=0)] = 0.0
+    noise: Annotated[float, Field(ge=0)] = 0.3
     conserve: Names = ()
 
 
