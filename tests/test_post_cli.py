@@ -1,5 +1,6 @@
 """`gno post` and `gno correct`: help that teaches, figures, files, and one line for bad input."""
 
+import importlib
 import json
 
 import numpy as np
@@ -111,3 +112,13 @@ def test_physics_of_ones_own(bar, capsys, monkeypatch):
 def test_bad_input_is_one_line(bar, arguments, says, capsys, monkeypatch):
     status, _, err = gno(capsys, monkeypatch, *arguments)
     assert status == 2 and len(err.splitlines()) == 1 and says in err
+
+
+def test_the_prediction_is_the_prediction_whichever_is_named_first(tmp_path, capsys, monkeypatch):
+    seen, mesh = [], grid(2, 2, lambda x: x, "quad")
+    write(mesh.with_point_fields(u=mesh.points[:, 0], predicted_u=mesh.points[:, 1]), tmp_path / "a.vtu")
+    draw = importlib.import_module("gno.post.show")
+    monkeypatch.setattr(draw, "show", lambda mesh, field, compare, **look: seen.append((field, compare)))
+    for one, other in (("u", "predicted_u"), ("predicted_u", "u")):
+        assert gno(capsys, monkeypatch, "show", tmp_path / "a.vtu", "-f", one, "--compare", other)[0] == 0
+    assert seen == [("u", "predicted_u")] * 2

@@ -34,6 +34,8 @@ def show(
       gno show predicted/wave.pvd -f u --compare predicted_u -o wave.gif
       gno show predicted/wave.pvd -f u --compare predicted_u --space-time -o wave.png
     """
+    if compare and field == f"predicted_{compare}":  # the error is that of the prediction, whichever is named first
+        field, compare = compare, field
     if space_time or (output is not None and output.suffix.lower() in (".gif", ".mp4")):
         return _show_series(file, field, compare, component, output, space_time)
     from gno.mesh import read
