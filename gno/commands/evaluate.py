@@ -71,7 +71,9 @@ def _evaluate_doubt(run: Path, files: Sequence[Path], *, device: str, as_json: b
 
     calibrated = Calibrated.load(run, device=device)
     if calibrated.sampler.operator.blueprint.case.time is not None:
-        raise ValueError(f"--uncertainty: expected a steady run, got one in time ({run})")
+        raise ValueError(
+            f"--uncertainty: expected a steady run, got one in time ({run}); without it std is beside VRMSE"
+        )
     found = evaluate(calibrated.sampler, files, calibration=calibrated.conformal)
     typer.echo(found.to_json() if as_json else str(found))
     if diagram is not None:
