@@ -58,7 +58,7 @@ def jobs(minutes: float, seeds: int) -> list[Job]:
 
     main = [job(model, seed=seed) for seed in range(seeds) for model in OPERATORS]
     plain = [job(model, noise=0.0) for model in OPERATORS]
-    surfaces = [job("gno", 24, domain="plane"), job("graph without levels", 24, domain="plane")]
+    surfaces = [job(model, 24, seed=seed, domain="plane") for seed in range(seeds) for model in OPERATORS[:2]]
     few = [job(model, 16) for model in OPERATORS]
     physics = [job("gno", 16, physics=losses) for losses in (EQUATION, BALANCE)]
     parts = [job("gno, law alone"), job("gno, stencils"), job("gno, stencils", noise=0.0)]

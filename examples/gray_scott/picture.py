@@ -2,7 +2,8 @@
 
     python examples/gray_scott/picture.py gray_scott/run --mesh meshes/rabbit.vtu -o rabbit.png
 
-Both start from the same state, at t = 100. The surface has an area of 1, and its triangles are divided in four.
+Both start from the same state, at t = 100. The solver has every triangle divided in four, and is shown at the nodes of
+the mesh; a surface of a file is scaled to the area 1. `--domain torus` takes one of those of `make_data.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from domains import Region, random_start, refined, surface_file
+from domains import DOMAINS, Region, random_start, refined, surface_file
 from pattern_statistics import PatternStatistics, differences
+from PIL import Image
 from solver import Parameters, assemble, simulate
 
 from gno.mesh import Mesh, node_mass, read_series
@@ -30,12 +32,12 @@ EVERY, BEGIN = 20.0, 100.0
 
 def grown(place: Region, parameters: Parameters, times: Sequence[float], seed: int) -> list[Mesh]:
     """The solver's frames from islands of v on."""
-    start = random_start(seed, place.mesh.points)
-    states = simulate(assemble(place.mesh), parameters, start, list(times))
+    solved, n = refined(place).mesh, place.mesh.n_nodes
+    states = simulate(assemble(solved), parameters, random_start(seed, solved.points), list(times))
     constants = {"F": np.array(parameters.feed), "k": np.array(parameters.kill)}
     return [
         place.mesh.replace(point_fields={"u": u, "v": v}, global_fields=constants, time=time)
-        for time, (u, v) in zip(times, (state.T for state in states), strict=True)
+        for time, (u, v) in zip(times, (state[:n].T for state in states), strict=True)
     ]
 
 
@@ -50,7 +52,14 @@ def predicted(run: Run, first: Mesh, n_steps: int) -> list[Mesh]:
 def images(meshes: Sequence[Mesh], field: str, size: tuple[int, int]) -> list[np.ndarray]:
     """Pictures of a field, all in the same colours and seen from the same side."""
     panels = [surface_panel(m, quantity(m, field), "", limits=(0.0, 0.4), edges=False) for m in meshes]
-    return (pixels if has_opengl() else painted)(panels, view_of(panels), size)
+    return trimmed((pixels if has_opengl() else painted)(panels, view_of(panels), size))
+
+
+def trimmed(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Without the white margins that all have in common."""
+    drawn = np.stack([(picture[..., :3] < 250).any(-1) for picture in pictures]).any(0)
+    rows, columns = (np.flatnonzero(drawn.any(axis)) for axis in (1, 0))
+    return [picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] for picture in pictures]
 
 
 def draw(rows: dict[str, list[np.ndarray]], titles: Sequence[str], path: Path) -> None:
@@ -59,10 +68,11 @@ def draw(rows: dict[str, list[np.ndarray]], titles: Sequence[str], path: Path) -
     from matplotlib.figure import Figure
 
     height, width = next(iter(rows.values()))[0].shape[:2]
-    figure = Figure(figsize=((width * len(titles) + 60) / 100, (height * len(rows) + 50) / 100), facecolor="white")
-    FigureCanvasAgg(figure)
+    across, high = len(titles) * (width + 20) + 40, len(rows) * (height + 10) + 30
+    figure = Figure(figsize=(across / 100, high / 100), facecolor="white")
+    canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    figure.subplots_adjust(left=0.04, right=1, bottom=0, top=0.94, wspace=0, hspace=0)
+    figure.subplots_adjust(left=40 / across, right=1, bottom=0, top=1 - 30 / high, wspace=0.05, hspace=0.03)
     for line, (name, pictures) in zip(grid, rows.items(), strict=True):
         for axes, picture in zip(line, pictures, strict=True):
             axes.imshow(picture)
@@ -71,26 +81,31 @@ def draw(rows: dict[str, list[np.ndarray]], titles: Sequence[str], path: Path) -
         line[0].set_ylabel(name, fontsize=12)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=12)
+    canvas.draw()
+    palette = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(256)  # a third of the bytes
     with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+        palette.save(temporary, format="png", optimize=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a trained operator, as of case.toml")
     parser.add_argument("--mesh", type=Path, default=Path("meshes/rabbit.vtu"), help="a surface; %(default)s")
-    parser.add_argument("--times", type=float, nargs="+", default=[200.0, 300.0, 500.0, 800.0], help="%(default)s")
+    parser.add_argument("--domain", choices=sorted(DOMAINS), help="in place of a file")
+    parser.add_argument("--spacing", type=float, default=0.015, help="of the nodes of a domain; %(default)g")
+    parser.add_argument("--times", type=float, nargs="+", default=[100.0, 200.0, 400.0, 800.0], help="%(default)s")
     parser.add_argument("--feed", type=float, default=0.037, help="F; %(default)g")
     parser.add_argument("--kill", type=float, default=0.06, help="k; %(default)g")
     parser.add_argument("--seed", type=int, default=0, help="of the start; %(default)d")
     parser.add_argument("-o", "--output", type=Path, default=Path("gray_scott.png"))
     options = parser.parse_args()
-    place = refined(surface_file(options.mesh)(0, 0.0))
+    domain = DOMAINS[options.domain] if options.domain else surface_file(options.mesh)
+    place = domain(options.seed, options.spacing)
     times = np.arange(BEGIN, max(options.times) + EVERY / 2, EVERY)
     truth = grown(place, Parameters(options.feed, options.kill), times, options.seed)
     guess = predicted(Run.load(options.run), truth[0], len(times) - 1)
     shown = [round((time - BEGIN) / EVERY) for time in options.times]
-    size = (420, 480)
+    size = (380, 380)
     rows = {
         "solver": images([truth[k] for k in shown], "v", size),
         "prediction": images([guess[k] for k in shown], "predicted_v", size),
