@@ -153,7 +153,8 @@ def counter(what: str, total: int, *, draw: bool) -> Iterator[Callable[[int], No
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:  # a log file gets no lines
         task = bar.add_task(what, total=total)
         yield lambda n: bar.advance(task, n)
 
