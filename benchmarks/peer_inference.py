@@ -3,7 +3,8 @@
 One mesh at a time, of the training meshes' size, twice and four times as fine; everything that depends on the mesh
 alone is prepared before. Neither depends on what the weights are, so they are fresh; widths as in `peers.py`. Time is
 the median processor time of one thread; memory is what the network takes at most beyond what was there before, per node
-of the finest mesh. Each model has a process of its own.
+of the finest mesh. Each model has a process of its own; rows that are
+there are not measured again.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from data import FIELDS, SPACING, files
-from jobs import apart
+from jobs import apart, collect
 from peer_models import PEERS, AsOutput, Sizes, parse
 from peer_run import numbered
 from scaling import Peak
@@ -37,14 +37,16 @@ N_TRAIN, N_TEST, REPEATS = 8, 1, 5  # meshes that sizes are fitted on, meshes th
 def one(data: str, model: str) -> dict:
     """Milliseconds and nodes by size of the mesh, and bytes per node of the finest."""
     torch.set_num_threads(1)
+    if model != "gno":
+        parse(model)[0].build(Sizes(1, 1, 1, 2, 1.0, 1.0), 64)  # loads the library
     train = [str(path) for path in files(data, "train", N_TRAIN)]
     case = Case.model_validate({"data": {**FIELDS[data], "train": train, "cache": ""}, "training": {"epochs": 1}})
     spec = fit_spec(case, case.data.paths()["train"])
     network, blueprint, prepare = built(case, model, samples_of(case.data.paths()["train"], spec, case))
     found: dict = {"data": data, "model": model, "ms": {}, "nodes": {}}
-    for name, finer in MESHES.items():
+    for k, (name, finer) in enumerate(MESHES.items(), start=1):
         raw = samples_of(files(data, "test", N_TEST, SPACING[data] * finer), spec, case)
-        ready = [blueprint.normalisation.apply(prepare(sample)) for sample in numbered(raw, first=1)]
+        ready = [blueprint.normalisation.apply(prepare(sample)) for sample in numbered(raw, first=1000 * k)]
         batches = [collate([sample]) for sample in ready]
         peaks = list(predict(network, batches))
         found["ms"][name] = 1e3 * statistics.median(t for t, _ in peaks)
@@ -60,7 +62,7 @@ def built(case: Case, model: str, samples: list[MeshData]) -> tuple[torch.nn.Mod
     if model == "gno":
         return blueprint.model(0).eval(), blueprint, lambda sample: sample
     peer, width = parse(model)
-    ready = [blueprint.normalisation.apply(peer.prepare(sample)) for sample in numbered(samples, first=1000)]
+    ready = [blueprint.normalisation.apply(peer.prepare(sample)) for sample in numbered(samples, first=0)]
     return AsOutput(peer.build(Sizes.of(ready), width)).eval(), blueprint, peer.prepare
 
 
@@ -97,20 +99,17 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--data", nargs="+", choices=tuple(FIELDS), default=["plates", "diffusion_grains", "flow"])
+    parser.add_argument("--data", nargs="+", choices=tuple(FIELDS), default=["plates"])
     parser.add_argument("--models", nargs="+", metavar="NAME[:WIDTH]", default=["gno", *PEERS])
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(**json.loads(options.one))))
         return
     head = f"{platform.machine()}, one thread, Python {platform.python_version()}, torch {torch.__version__}"
+    jobs = ({"data": data, "model": model} for data in options.data for model in options.models)
+    rows = collect(jobs, RESULTS.with_suffix(".jsonl"), lambda job: apart(__file__, job))
     parts = [f"Printed by `python benchmarks/peer_inference.py`. {head}; processor time."]
-    for data in options.data:
-        rows = []
-        for model in options.models:
-            rows.append(apart(__file__, {"data": data, "model": model}))
-            print(rows[-1], file=sys.stderr, flush=True)
-        parts.append(table(rows))
+    parts += [table([row for row in rows if row["data"] == data]) for data in dict.fromkeys(r["data"] for r in rows)]
     text = "\n\n".join(parts) + "\n"
     RESULTS.write_text(text, encoding="utf-8")
     print(text)

@@ -21,13 +21,13 @@ Printed by `python benchmarks/peers.py --table`.
 How it was done. Every model reads the same inputs and geometry features of the same 400 training meshes and minimises
 the same loss (relative L2 by field) in the same loop. A training has one thread and its processor time is counted, so
 ten minutes are what two cores give in five. First every peer has one minute with the optimiser, batch size and
-clipping of its authors, at the rates 1e-3 and 3e-4 where two are listed below the table, else at 1e-3. Then those
-that lead a data set have ten minutes: two of them on plates and on grains, one on flow, at the better rate or both. A
-row is the best rate of its model, chosen by the test error itself, which is kind to the peers. gno has the one rate
-that it ships with. Errors are relative L2 in physical units on meshes that were never seen: of the training meshes'
-size and, "finer", the same problems on meshes twice as fine. ms/case is the network alone on one prepared mesh. Other
-work shared the machine, more at some times than at others: compare it within a factor of two, and within a set.
-memory MB is what training took at most beyond the idle process, samples and what a model keeps of each mesh included.
+clipping of its authors, at the rates 1e-3 and 3e-4 where two are listed below the table, else at 1e-3. Then those two
+that lead a data set have ten minutes, at the better rate or both. A row is the best rate of its model, chosen by the
+test error itself, which is kind to the peers. gno has the one rate that it ships with. Errors are relative L2 in
+physical units on meshes that were never seen: of the training meshes' size and, "finer", the same problems on meshes
+twice as fine. ms/case is the network alone on one prepared mesh. Other work shared the machine, more at some times
+than at others: `peer_inference.py` measures it for all models in one run. memory MB is what training took at most
+beyond the idle process, samples and what a model keeps of each mesh included.
 One seed where no ± is given.
 """
 
