@@ -8,6 +8,7 @@ from gno.graph import SampleSpec, build_sample, collate
 from gno.mesh import CellBlock, Mesh, cell_volume
 from gno.nn import OperatorConfig
 from gno.nn.attention import Tokens
+from gno.nn.link import DownLink, Link, down_weights
 from gno.nn.norm import RMSNorm
 
 
@@ -38,6 +39,19 @@ def test_transfers_keep_constants_and_integrals(pair):
         torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-14)
         # anchors move to the centroids of what they hold
         torch.testing.assert_close(transfer.restrict(out.position[s]), out.position[s + 1], rtol=1e-12, atol=1e-14)
+
+
+def test_a_link_to_many_nodes_is_the_link_with_its_map_in_front(pair):
+    samples, model = pair
+    transfer = model(collate(samples)).transfers[0].detach()
+    plain, first = Link(model.config).double(), DownLink(model.config).double()
+    first.load_state_dict(plain.state_dict())
+    torch.nn.init.normal_(first.map.bias)
+    plain.map.bias = first.map.bias
+    anchors = torch.randn(len(transfer.coarse_mass), model.config.width, dtype=torch.float64)
+    offset = torch.randn(model.config.dim, len(transfer.weights), dtype=torch.float64)
+    weights = down_weights(transfer, offset.unbind())
+    assert difference(first(anchors, weights, transfer.edges), plain(anchors, weights, transfer.edges)) < 1e-12
 
 
 def test_outputs_are_conservative_per_mesh(pair):
