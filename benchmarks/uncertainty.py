@@ -188,16 +188,16 @@ def solver(sampler, detector, calibration: list, test: list, shifted_meshes: lis
 def rollout(job: dict) -> dict:
     """Train one method in time and roll every sample out: spread and error at each step."""
     import numpy as np
-    import uncertainty_scores as measure
     from dynamics import turning
 
     from gno.train.case import Time
     from gno.uq.metrics import coverage, gaussian_crps, pearson, spearman
+    from gno.uq.rollout import follow
 
     case = case_of(job["minutes"], job["seed"], job["method"], Time(unroll=4, gradient=2, noise=0))
     with tempfile.TemporaryDirectory() as folder:
         sampler, seconds = trained(case, Path(folder), [turning(s, 12) for s in range(48)], [])
-        found = [measure.rolled_out(sampler, turning(s, 31)) for s in range(1000, 1012)]
+        found = [list(follow(sampler, turning(s, 31))) for s in range(1000, 1012)]
     rows: dict[str, list[float]] = {}
     rms = np.array([[_rms(level) for level in levels] for levels in found])  # (series, steps, 2)
     for k in range(30):

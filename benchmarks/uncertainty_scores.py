@@ -7,18 +7,12 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
 
-from gno.mesh import Mesh
-from gno.train.dynamics import rolled_along
-from gno.train.rollout import evolution_of
-from gno.train.sources import trajectories_of
-from gno.train.trajectory import state_columns
 from gno.uq import Conformal, Detector, Scores, Uncertain
 from gno.uq.deferral import doubt_of, relative_error, threshold_of
 from gno.uq.metrics import Values, auroc, pearson, spearman
-from gno.uq.sampler import Level, Sampler
+from gno.uq.sampler import Sampler
 
 N_SPLITS = 100  # of the meshes not trained on, into calibration and test
 COVERAGE = 0.9
@@ -184,29 +178,3 @@ def deferral(found: Sequence[Case], n_calibration: int, tolerance: float, risk: 
         "largest error": worst,
         "solved at random": max(0.0, 1 - risk / share) if share else 0.0,  # for the same risk
     }
-
-
-@torch.inference_mode()
-def rolled_out(sampler: Sampler, series: Sequence[Mesh]) -> list[Level]:
-    """Every step that follows the first frames of a series, as samples beside the truth; each goes its own way."""
-    blueprint = sampler.operator.blueprint
-    _, settings = evolution_of(sampler.operator.model, blueprint)
-    (raw,) = trajectories_of([series], blueprint.spec, blueprint.case)
-    n_steps, scale = len(raw) - settings.history, blueprint.normalisation.states
-    assert scale is not None
-    weights = next(sampler.operator.model.parameters())
-    ready = raw.normalised(blueprint.normalisation, state_columns(blueprint.spec, settings.forcing), weights.dtype)
-    samples: list[list] = [[] for _ in range(n_steps)]
-    for model in sampler.models:
-        evolution, _ = evolution_of(model, blueprint)
-        for step, state in zip(
-            samples, rolled_along(evolution, ready, settings, n_steps, scale, weights.device), strict=True
-        ):
-            step.append(state.double().cpu())
-    levels = []
-    for k, states in enumerate(samples, start=settings.history):
-        sample = raw.sample(k)
-        mass, truth = sample.mass_0.double(), raw.states[k].double()
-        quantity = Uncertain(torch.stack(states).numpy())
-        levels.append(Level(quantity, (mass / mass.sum()).numpy(), sample.pos_0.double().numpy(), truth.numpy()))
-    return levels
