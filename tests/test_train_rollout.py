@@ -10,7 +10,7 @@ from time_cases import case, decay, moving
 from torch import nn
 
 from gno.graph import SampleSpec
-from gno.mesh import read_series
+from gno.mesh import read_series, write_series
 from gno.train.blueprint import Blueprint
 from gno.train.case import Time
 from gno.train.rollout import evaluate_rollouts, roll_out
@@ -119,6 +119,16 @@ def test_a_shorter_rollout_leaves_no_frames_of_a_longer_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1 + rollout.n_frames == 6
     long = roll_out(Given(nothing), blueprint, series[0], tmp_path / "b.pvd", n_steps=30)
     assert read_series(long.path).times[-1] == 3.0  # not a digit too many
+
+
+def test_a_series_that_is_no_rollout_is_not_written_over(tmp_path):
+    series = [decay(s) for s in range(3)]
+    blueprint, _ = blueprint_of(case(), series)
+    write_series(series[0], tmp_path / "a.pvd")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"a\.pvd: expected an earlier rollout or nothing .*; choose another folder"):
+        roll_out(Given(nothing), blueprint, read_series(tmp_path / "a.pvd"), tmp_path / "a.pvd", n_steps=4)
+    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize(("factor", "said"), [(10.0, "from the mean of the training"), (float("nan"), "not finite")])

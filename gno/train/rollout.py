@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,7 +91,8 @@ def roll_out(
         progress: whether a bar counts the frames.
 
     Raises:
-        ValueError: too few frames for the history, the forcing or the number of steps.
+        ValueError: too few frames for the history, the forcing or the number of steps; a series that is no rollout in
+            the place of ``path``.
         Interrupted: Ctrl-C; all frames so far are written.
     """
     evolution, settings = evolution_of(model, blueprint)
@@ -169,10 +169,20 @@ class _Writer:
         if resume and path.exists():
             return self._go_on(read_series(path))
         if path.exists():
-            path.unlink()  # first, so that no list is without its files
-            for file in path.parent.glob(f"{glob.escape(path.stem)}_{'[0-9]' * DIGITS}.vtu"):
-                file.unlink()
+            self._make_room(read_series(path))
         self.write(self.past)
+
+    def _make_room(self, written: Series) -> None:
+        """Remove an earlier rollout, but no series that is somebody's data."""
+        name = PREFIX + self.blueprint.spec.targets[0].name
+        if name not in written[0].point_fields:
+            raise ValueError(
+                f"{self.path}: expected an earlier rollout or nothing where frames are to be written, got a series "
+                f"without '{name}'; choose another folder"
+            )
+        self.path.unlink()  # first, so that no list is without its files
+        for k in range(len(written)):
+            self._file(k).unlink(missing_ok=True)
 
     def _go_on(self, written: Series) -> None:
         fields = [FieldSpec(PREFIX + field.name, "point", field.n_components) for field in self.blueprint.spec.targets]
