@@ -254,7 +254,7 @@ def test_a_probe_at_a_node_reads_about_what_the_node_reads():
 
 def test_keys_may_start_at_a_coarser_level():
     samples = samples_of(square(9), square(11, seed=1))
-    model = operator_for(samples[0], key_level=2)
+    model = operator_for(samples[0], key_level=2, mesh_key_level=2)
     together = model(collate(samples), return_attention=True)
     alone = model(collate(samples[1:]), return_attention=True)
     for s in range(3):
@@ -263,8 +263,17 @@ def test_keys_may_start_at_a_coarser_level():
         assert (together.attention[s][:, :2] == 0).all() and difference(
             together.attention[s][:, 2], torch.ones(len(here), dtype=torch.float64)
         ) < 1e-12
-    with pytest.raises(ValueError, match="key_level"):
-        operator_for(samples[0], key_level=3)
+    for name in ("key_level", "mesh_key_level"):
+        with pytest.raises(ValueError, match=f"^{name}"):
+            operator_for(samples[0], **{name: 3})
+
+
+def test_the_mesh_may_attend_to_fewer_levels_than_anchors_do():
+    samples = samples_of(square(9))
+    batch = collate(samples)
+    shares = [operator_for(samples[0], mesh_key_level=m)(batch, return_attention=True).attention for m in (1, 2)]
+    assert (shares[0][0][:, 1] > 0).all() and (shares[1][0][:, 1] == 0).all()
+    assert (shares[1][1][:, 1] > 0).all()  # anchors attend to level 1 as before
 
 
 def test_logarithms_are_taken_before_cell_values_move_to_nodes():

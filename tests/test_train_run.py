@@ -10,6 +10,7 @@ from train_cases import case, square, squares
 
 from gno.mesh import node_mass, read, write
 from gno.train import Data, Run, train
+from gno.train.blueprint import finest_dense_level
 from gno.train.loop import epoch_batches
 from gno.train.sources import samples_of
 from gno.train.units import UnitWarning
@@ -180,20 +181,15 @@ def test_every_process_gets_its_share_of_each_batch():
         epoch_batches(7, 3, seed=0, world=2)
 
 
-def test_attention_is_dense_only_where_anchors_are_few(monkeypatch):
-    from gno.train import blueprint
-
+def test_attention_is_dense_only_where_anchors_are_few():
     sizes = {"pos_0": 900, "pos_1": 90, "pos_2": 9}
 
     class Levels(dict):
         n_levels = 3
 
     sample = Levels({name: torch.empty(n, 2) for name, n in sizes.items()})
-    assert blueprint.finest_dense_level([sample]) == 1
-    monkeypatch.setattr(blueprint, "DENSE", 50)
-    assert blueprint.finest_dense_level([sample]) == 2
-    monkeypatch.setattr(blueprint, "DENSE", 5)
-    assert blueprint.finest_dense_level([sample]) == 2
+    assert [finest_dense_level([sample], limit) for limit in (99, 98, 5)] == [1, 2, 2]
+    assert finest_dense_level([sample], 99, first=2) == 2
 
 
 def test_another_unit_of_length_is_asked_about(run):

@@ -37,7 +37,7 @@ class LevelState:
 class AnchorGraph:
     """The anchors of all coarse levels as one graph, and as tokens; the last of them are the keys.
 
-    Positions are in spacings of each anchor's level.
+    Positions are in spacings of each anchor's level. ``keys`` are for anchors, ``mesh_keys`` for the nodes of the mesh.
     """
 
     edges: Edges
@@ -45,10 +45,11 @@ class AnchorGraph:
     position: Float[Tensor, "n dim"]
     tokens: Tokens
     keys: Tokens
+    mesh_keys: Tokens
     condition: Condition | None
 
     @staticmethod
-    def of(levels: Sequence[LevelState], batch: Batch, key_level: int) -> AnchorGraph:
+    def of(levels: Sequence[LevelState], batch: Batch, c: OperatorConfig) -> AnchorGraph:
         """Edges among the anchors of each level with weights m_j b_ij over their sum, b = exp(−|x_ij|²)."""
         coarse, edges, weights, place = levels[1:], [], [], []
         for s, level in enumerate(coarse, start=1):
@@ -58,9 +59,10 @@ class AnchorGraph:
             edges.append(near)
             weights.append(over_sum(w.detach(), near))
             place.append(position)
-        tokens, keys = _tokens(levels, 1, batch), _tokens(levels, key_level, batch)
+        tokens, keys, mesh_keys = (_tokens(levels, first, batch) for first in (1, c.key_level, c.mesh_key_level))
         condition = Condition.of(batch, [level.batch for level in coarse])
-        return AnchorGraph(Edges.union(edges), torch.cat(weights), torch.cat(place), tokens, keys, condition)
+        near, placed = Edges.union(edges), torch.cat(place)
+        return AnchorGraph(near, torch.cat(weights), placed, tokens, keys, mesh_keys, condition)
 
 
 class Block(nn.Module):

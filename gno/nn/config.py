@@ -20,7 +20,8 @@ class OperatorConfig:
     dim: dimension of space. n_inputs, n_geometry, n_outputs: columns of the sample.
     n_levels: scales, the mesh included; 1 is the mesh alone.
     width: channels. n_blocks: rounds of message passing between the scales. n_heads: attention heads.
-    key_level: finest level whose anchors are attended to; all coarser ones are too.
+    key_level: finest level whose anchors other anchors attend to; all coarser ones are attended to, too.
+    mesh_key_level: finest level whose anchors the nodes of the mesh attend to; all coarser ones too.
     learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.
     checkpoint: layers keep their input and are computed again on the way back: less memory, a third more time.
     n_stencils: layers at the entrance and at the exit that read the Laplacian on the mesh, for reaction and diffusion.
@@ -45,6 +46,7 @@ class OperatorConfig:
     n_blocks: int = 4
     n_heads: int = 4
     key_level: int = 1
+    mesh_key_level: int = 1
     learned_pooling: bool = True
     attention: bool = True
     checkpoint: bool = False
@@ -58,8 +60,9 @@ class OperatorConfig:
     def __post_init__(self) -> None:
         if self.n_levels < 1:
             raise ValueError(f"n_levels: expected at least 1, got {self.n_levels}")
-        if self.n_levels > 1 and not 1 <= self.key_level < self.n_levels:
-            raise ValueError(f"key_level: expected 1 to {self.n_levels - 1}, got {self.key_level}")
+        for name in ("key_level", "mesh_key_level"):
+            if self.n_levels > 1 and not 1 <= getattr(self, name) < self.n_levels:
+                raise ValueError(f"{name}: expected 1 to {self.n_levels - 1}, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected a share from 0 to below 1, got {self.dropout}")
         if self.dropout and self.variational != "none":

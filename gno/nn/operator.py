@@ -113,7 +113,7 @@ class NeuroScale(nn.Module):
         return self._coarsen(self._run(self.mesh_in, v, around), batch), around
 
     def _process(self, levels: list[LevelState], batch: Batch) -> tuple[Tensor, AnchorGraph]:
-        graph = AnchorGraph.of(levels, batch, self.config.key_level)
+        graph = AnchorGraph.of(levels, batch, self.config)
         anchors = torch.cat([x.v for x in levels[1:]])  # all anchors of all levels, (n_1 + n_2 + …, width)
         anchors = anchors + graph.tokens.one_hot(len(self.scale), anchors.dtype) @ self.scale
         for block in self.blocks:
@@ -153,12 +153,13 @@ class NeuroScale(nn.Module):
         here = torch.zeros_like(fine.batch)
         at = Tokens.build(fine.position, fine.mass, here, fine.batch, batch.num_graphs, batch.longest_mesh)
         queries, anchors = self.norm_query(v), self.norm_key(anchors)
-        keys = anchors[-len(graph.keys.place) :]
+        keys = anchors[-len(graph.mesh_keys.place) :]
         if return_attention:
-            coarse = self.attend.scale_attention(anchors, keys, graph.tokens, graph.keys)
+            coarse_keys = anchors[-len(graph.keys.place) :]
+            coarse = self.attend.scale_attention(anchors, coarse_keys, graph.tokens, graph.keys)
             coarse = coarse.split([len(x.v) for x in levels[1:]])
-            attention = (self.attend.scale_attention(queries, keys, at, graph.keys), *coarse)
-        return v + self._run(self.attend, queries, keys, at, graph.keys), attention
+            attention = (self.attend.scale_attention(queries, keys, at, graph.mesh_keys), *coarse)
+        return v + self._run(self.attend, queries, keys, at, graph.mesh_keys), attention
 
     def _outputs(self, values: list[Tensor], levels: list[LevelState], attention, law: Tensor | None = None) -> Output:
         heads = list(self.heads)[-len(levels) :]

@@ -19,8 +19,9 @@ from gno.train.normalise import Normalisation, fit_scale
 from gno.train.physics import Lifted, target_scale, units_of
 from gno.train.trajectory import Trajectory
 
-# Anchors that every node may attend to at once; finer levels are heard through the links and the kernel.
-DENSE = 4096
+# Anchors that every anchor, and every node of the mesh, may attend to at once; finer levels are heard through the
+# kernel and the links. Nodes are many, and what is near comes to them from level 1 along the links in any case.
+DENSE, MESH_DENSE = 4096, 512
 
 # Raised when files of an older version can no longer be read.
 FORMAT = 1
@@ -53,7 +54,8 @@ class Blueprint:
             "n_geometry": samples[0].geometry.shape[1],
             "n_outputs": spec.n_targets,
             "n_levels": spec.n_levels,
-            "key_level": finest_dense_level(samples),
+            "key_level": finest_dense_level(samples, DENSE),
+            "mesh_key_level": finest_dense_level(samples, MESH_DENSE, first=2),
             **(operator_sizes(spec, case.time) if case.time else {}),
         }
         doubt = case.uncertainty.operator if case.uncertainty else {}
@@ -125,9 +127,9 @@ class Blueprint:
         return blueprint, parts, document["progress"]
 
 
-def finest_dense_level(samples: Sequence[MeshData]) -> int:
-    """Finest level whose anchors, with all coarser ones, are few enough for dense attention in every sample."""
+def finest_dense_level(samples: Sequence[MeshData], limit: int, first: int = 1) -> int:
+    """Finest level from ``first`` up whose anchors, with all coarser ones, are at most ``limit`` in every sample."""
     n_levels = samples[0].n_levels
     most = [max(sample[f"pos_{s}"].shape[0] for sample in samples) for s in range(n_levels)]
-    dense = [s for s in range(1, n_levels) if sum(most[s:]) <= DENSE]
+    dense = [s for s in range(first, n_levels) if sum(most[s:]) <= limit]
     return dense[0] if dense else n_levels - 1
