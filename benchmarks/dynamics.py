@@ -69,7 +69,15 @@ VARIANTS = {
 }
 
 
-def turning(seed: int, n_frames: int, n: int = 11, *, varies: bool = False) -> list[Mesh]:
+def turning(
+    seed: int,
+    n_frames: int,
+    n: int = 11,
+    *,
+    varies: bool = False,
+    rates: tuple[float, float] = (0.8, 1.6),
+    counts: tuple[int, int] = (2, 4),
+) -> list[Mesh]:
     """Gaussian blobs in a flow that turns, exact at the nodes of a triangulated square; Δt uniform, or 0.4 to 1.6 of
     it."""
     rng = np.random.default_rng(seed)
@@ -79,7 +87,7 @@ def turning(seed: int, n_frames: int, n: int = 11, *, varies: bool = False) -> l
     points[inner] += rng.uniform(-0.3, 0.3, (inner.sum(), 2)) * (x[1] - x[0])
     corner = (np.arange(n - 1)[:, None] * n + np.arange(n - 1)).ravel()
     cells = np.concatenate([[corner, corner + n, corner + n + 1], [corner, corner + n + 1, corner + 1]], axis=1).T
-    turn, count = rng.uniform(0.8, 1.6), int(rng.integers(2, 5))
+    turn, count = rng.uniform(*rates), int(rng.integers(counts[0], counts[1] + 1))
     radius, angle = rng.uniform(0.1, 0.6, count), rng.uniform(0, 2 * np.pi, count)
     height, width = rng.choice([-1, 1], count) * rng.uniform(0.5, 1.0, count), rng.uniform(0.03, 0.06, count)
     times = STEP * np.arange(n_frames)

@@ -4,7 +4,8 @@
 
 1. steady: heat conduction (shifted.py), 160 training meshes of about 300 nodes; 100 others are dealt into 40 to
    calibrate and 60 to test, over and over; eight sets that are out of range. Then the solver where the doubt asks.
-2. rollout: turning blobs (dynamics.py), 30 steps after training on 12 frames.
+2. rollout: turning blobs (dynamics.py), 30 steps after training on 12 frames; 24 series to calibrate intervals and the
+   detector, 12 to test, and two sets out of range.
 3. choice: which meshes to solve next, from 8 to 64 training meshes: at random, by the largest spread, by the largest
    expected reduction.
 
@@ -56,6 +57,8 @@ IN_TIME = (
     "five members",
     "five members, 5 budgets",
 )
+# Series out of range: what is other than in training, which had 0.8 to 1.6 and 2 to 4.
+BEYOND = {"turns faster": {"rates": (2.4, 3.2)}, "more blobs": {"counts": (9, 12)}}
 TOLERANCES, RISK = (0.06, 0.08, 0.1, 0.15), 0.1
 ROUNDS = (8, 16, 24, 32, 48, 64)
 STRATEGIES = ("random", "largest spread", "expected reduction")
@@ -186,18 +189,26 @@ def solver(sampler, detector, calibration: list, test: list, shifted_meshes: lis
 
 
 def rollout(job: dict) -> dict:
-    """Train one method in time and roll every sample out: spread and error at each step."""
+    """Train one method in time and roll every sample out: spread and error at each step, intervals, out of range."""
     import numpy as np
     from dynamics import turning
 
     from gno.train.case import Time
-    from gno.uq.metrics import coverage, gaussian_crps, pearson, spearman
+    from gno.uq.in_time import calibrate_in_time
+    from gno.uq.metrics import auroc, coverage, gaussian_crps, pearson, spearman
     from gno.uq.rollout import follow
 
     case = case_of(job["minutes"], job["seed"], job["method"], Time(unroll=4, gradient=2, noise=0))
+    known = [turning(s, 12) for s in range(48)]
     with tempfile.TemporaryDirectory() as folder:
-        sampler, seconds = trained(case, Path(folder), [turning(s, 12) for s in range(48)], [])
+        sampler, seconds = trained(case, Path(folder), known, [])
         found = [list(follow(sampler, turning(s, 31))) for s in range(1000, 1012)]
+        shifts = {
+            name: [list(follow(sampler, turning(s, 31, **shift))) for s in range(3000, 3008)]
+            for name, shift in BEYOND.items()
+        }
+        held_out = [turning(s, 31) for s in range(2000, 2024)]
+        intervals, detector = calibrate_in_time(sampler, known[:16], held_out, false_alarms=0.05)
     rows: dict[str, list[float]] = {}
     rms = np.array([[_rms(level) for level in levels] for levels in found])  # (series, steps, 2)
     for k in range(30):
@@ -216,7 +227,40 @@ def rollout(job: dict) -> dict:
         for name, value in row.items():
             rows.setdefault(name, []).append(float(value))
     flat = rms.reshape(-1, 2)
-    return {**rows, "series and steps": pearson(*flat.T, np.ones(len(flat))), "seconds": seconds}
+    sets = {"in range": found, **shifts}
+    scores = {name: np.array([_largest_score(detector, steps) for steps in some]) for name, some in sets.items()}
+    return {
+        **rows,
+        "series and steps": pearson(*flat.T, np.ones(len(flat))),
+        "seconds": seconds,
+        "conformal": {name: _inside(intervals, some) for name, some in sets.items()},
+        "errors": {
+            name: float(np.mean([[_rms(x)[1] for x in steps] for steps in some])) for name, some in sets.items()
+        },
+        "flagged": {name: float((some > 1).mean()) for name, some in scores.items()},
+        "auroc": {
+            name: auroc(np.append(scores["in range"], some), np.repeat([False, True], [len(found), len(some)]))
+            for name, some in scores.items()
+            if name != "in range"
+        },
+    }
+
+
+def _largest_score(detector, steps) -> float:
+    """Of the steps of a series, in units of the threshold."""
+    return max(detector.judge(detector.squares(step.look)).score for step in steps)
+
+
+def _inside(intervals, series) -> list[float]:
+    """Share of the truth inside the 90 % intervals, at each step."""
+    shares = []
+    for k, steps in enumerate(zip(*series, strict=True), start=1):
+        ends = [intervals[f"u#{k}"].interval(step.quantity, 0.9) for step in steps]
+        inside = [
+            x.mass @ ((low <= x.truth) & (x.truth <= high))[:, 0] for x, (low, high) in zip(steps, ends, strict=True)
+        ]
+        shares.append(float(sum(inside) / len(inside)))
+    return shares
 
 
 def _rms(level) -> list[float]:

@@ -170,6 +170,30 @@ def _rollout(rows: Sequence[dict]) -> list[str]:
         "Rollouts of 30 steps: RMS error, RMS spread, share inside 90 %, correlation of spread and "
         "error over nodes and over series"
     )
+    return _block(title, head, cells) + _intervals_in_time(rows)
+
+
+def _intervals_in_time(rows: Sequence[dict]) -> list[str]:
+    """Of rows that have them: coverage of the calibrated intervals by step, and what is out of range."""
+    rows = [row for row in rows if "conformal" in row]
+    if not rows:
+        return []
+    sets = list(rows[0]["conformal"])
+    head = ["method", "flagged in range", *(f"step {k}" for k in STEPS), *sets[1:]]
+    cells = []
+    for method, some in _by(rows, "method").items():
+        row = [_named(method, some), f"{_mean(some, lambda r: r['flagged']['in range']):.0%}"]
+        row += [f"{_mean(some, lambda r, k=k: r['conformal']['in range'][k - 1]):.0%}" for k in STEPS]
+        for name in sets[1:]:
+            ratio = _mean(some, lambda r, n=name: r["errors"][n] / r["errors"]["in range"])
+            inside = _mean(some, lambda r, n=name: statistics.fmean(r["conformal"][n]))
+            score, flagged = (_mean(some, lambda r, n=name, what=what: r[what][n]) for what in ("auroc", "flagged"))
+            row.append(f"{ratio:.1f}, {inside:.0%}, {score:.2f}, {flagged:.0%}")
+        cells.append(row)
+    title = (
+        "Rollouts: share of series flagged in range (5 % allowed); inside the calibrated 90 % intervals, by step; out "
+        "of range: error as a multiple of that in range, share inside, AUROC of the detector, share flagged"
+    )
     return _block(title, head, cells)
 
 
