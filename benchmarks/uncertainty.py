@@ -9,9 +9,12 @@
 3. choice: which meshes to solve next, from 8 to 64 training meshes: at random, by the largest spread, by the largest
    expected reduction.
 
-Budgets are processor time of one thread. Each job is a process of its own and one line of results/uncertainty.jsonl;
-what is there is not computed again, so an interrupted benchmark goes on. Trained operators of the steady part stay in
-the cache, so that they can be measured again.
+Budgets are processor time of one thread, on a GPU wall time:
+
+    python benchmarks/uncertainty.py --device cuda --parts steady --output benchmarks/results/uncertainty_cuda.jsonl
+
+Each job is a process of its own and one line of results/uncertainty.jsonl; what is there is not computed again, so an
+interrupted benchmark goes on. Trained operators of the steady part stay in the cache, so that they can be measured again.
 """
 
 from __future__ import annotations
@@ -94,11 +97,12 @@ def trained(case, folder: Path, meshes: list, calibration: list) -> tuple[Any, f
     from gno.uq import load_uncertain, train_uncertain
 
     took = folder / "seconds"
+    clock = time.process_time if case.training.device == "cpu" else time.perf_counter
     if not took.exists():
-        start = time.process_time()
-        options = {"meshes": {"train": meshes}, "progress": False, "clock": time.process_time, "overwrite": True}
+        start = clock()
+        options = {"meshes": {"train": meshes}, "progress": False, "clock": clock, "overwrite": True}
         (train_uncertain if case.uncertainty else train)(case, folder, **options)
-        took.write_text(str(time.process_time() - start))
+        took.write_text(str(clock() - start))
     sampler = load_uncertain(folder) if case.uncertainty else constant(Run.load(folder), calibration)
     return sampler, float(took.read_text())
 
@@ -138,7 +142,8 @@ def steady(job: dict) -> dict:
     others = {name: shifted.meshes(name, N_SHIFTED, first=2 * 10**6) for name in shifted.SHIFTS}
     calibration, test = known[:N_CALIBRATION], known[N_CALIBRATION:]
     case = case_of(job["minutes"], job["seed"], job["method"])
-    folder = CACHE / "uncertainty" / f"{list(METHODS).index(job['method'])}-{job['seed']}-{job['minutes']}"
+    name = f"{list(METHODS).index(job['method'])}-{job['seed']}-{job['minutes']}-{SETTINGS['device']}"
+    folder = CACHE / "uncertainty" / name
     sampler, seconds = trained(case, folder, train, calibration)
     found = measure.cases(sampler, known)
     floor = 1e-3 * float(sampler.operator.blueprint.normalisation.targets.rms[0])
@@ -347,6 +352,7 @@ def one(job: dict) -> dict:
     import torch
 
     torch.set_num_threads(1)
+    SETTINGS["device"] = job.get("device", "cpu")
     machine = f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
     return {**job, **PARTS[job["part"]](job), "machine": machine}
 
@@ -359,6 +365,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--pools", nargs="+", default=list(POOLS), choices=POOLS)
+    parser.add_argument(
+        "--device", default="cpu", help="of trainings; elsewhere wall time counts, for another --output"
+    )
     parser.add_argument("--table", action="store_true", help="only print the table of what is there")
     parser.add_argument("--output", type=Path, default=RESULTS / "uncertainty.jsonl")
     options = parser.parse_args()
@@ -369,7 +378,9 @@ def main() -> None:
 
     lines = options.output.read_text().splitlines() if options.output.exists() else []
     results = [json.loads(line) for line in lines]
+    device = {} if options.device == "cpu" else {"device": options.device}
     for job in [] if options.table else jobs(options.parts, options.minutes, options.seeds):
+        job |= device
         known = any(all(row.get(key) == value for key, value in job.items()) for row in results)
         unwanted = [value not in getattr(options, f"{key}s") for key, value in job.items() if key in ("method", "pool")]
         if known or any(unwanted):
