@@ -14,7 +14,7 @@ Budgets are processor time of one thread, on a GPU wall time:
     python benchmarks/uncertainty.py --device cuda --parts steady --output benchmarks/results/uncertainty_cuda.jsonl
 
 Each job is a process of its own and one line of results/uncertainty.jsonl; what is there is not computed again, so an
-interrupted benchmark goes on. Trained operators of the steady part stay in the cache, so that they can be measured again.
+interrupted benchmark goes on. Trained operators of the steady part stay in the cache, to be measured again.
 """
 
 from __future__ import annotations
