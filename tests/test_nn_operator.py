@@ -113,11 +113,12 @@ def test_log_mass_makes_scales_compete_fairly(pair):
     """With content, bias and distance switched off, attention to a scale is its total mass over that of all scales."""
     samples, model = pair
     with torch.no_grad():
-        saved = [p.clone() for p in model.attend.parameters()]
-        model.attend.query.weight.zero_()
-        model.attend.log_gamma.fill_(-30.0)
+        attention = model.blocks[-1].attention
+        saved = [p.clone() for p in attention.parameters()]
+        attention.query.weight.zero_()
+        attention.log_gamma.fill_(-30.0)
         alpha = model(collate(samples), return_attention=True).attention[0]
-        for p, old in zip(model.attend.parameters(), saved, strict=True):
+        for p, old in zip(attention.parameters(), saved, strict=True):
             p.copy_(old)
     assert difference(alpha[:, 1:], torch.full_like(alpha[:, 1:], 0.5)) < 1e-10
 
@@ -270,10 +271,16 @@ def test_keys_may_start_at_a_coarser_level():
 
 def test_the_mesh_may_attend_to_fewer_levels_than_anchors_do():
     samples = samples_of(square(9))
-    batch = collate(samples)
-    shares = [operator_for(samples[0], mesh_key_level=m)(batch, return_attention=True).attention for m in (1, 2)]
-    assert (shares[0][0][:, 1] > 0).all() and (shares[1][0][:, 1] == 0).all()
-    assert (shares[1][1][:, 1] > 0).all()  # anchors attend to level 1 as before
+    batch, asked = collate(samples), []
+    for level in (1, 2):
+        model = operator_for(samples[0], mesh_key_level=level)
+        keys: list[torch.Tensor] = []
+        model.attend.register_forward_pre_hook(lambda _, inputs, keys=keys: keys.append(inputs[3].scale))
+        shares = model(batch, return_attention=True).attention
+        asked.append(keys[0].unique().tolist())
+        assert (shares[1][:, 1] > 0).all()  # anchors attend to level 1 in any case
+        assert difference(shares[0].sum(1), torch.ones(len(shares[0]), dtype=torch.float64)) < 1e-12
+    assert asked == [[1, 2], [2]]
 
 
 def test_logarithms_are_taken_before_cell_values_move_to_nodes():

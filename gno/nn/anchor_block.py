@@ -77,11 +77,20 @@ class Block(nn.Module):
         self.mlp = mlp(c.width, 2 * c.width, c.width)
 
     def forward(self, v: Float[Tensor, "n width"], graph: AnchorGraph) -> Float[Tensor, "n width"]:
-        v = v + self.kernel(self.norm_kernel(v, graph.condition), graph.position, graph.edges, graph.weights)
+        v = self._near(v, graph)
         if self.attention is not None and self.norm_attention is not None:
             n = self.norm_attention(v)
             v = v + self.attention(n, n[-len(graph.keys.place) :], graph.tokens, graph.keys)
         return v + self.mlp(self.norm_mlp(v, graph.condition))
+
+    def shares(self, v: Float[Tensor, "n width"], graph: AnchorGraph) -> Float[Tensor, "n n_levels"]:
+        """α_{s,s′}: how much of what each anchor attends to in this round is of scale s′."""
+        assert self.attention is not None and self.norm_attention is not None
+        n = self.norm_attention(self._near(v, graph))
+        return self.attention.scale_attention(n, n[-len(graph.keys.place) :], graph.tokens, graph.keys)
+
+    def _near(self, v: Float[Tensor, "n width"], graph: AnchorGraph) -> Float[Tensor, "n width"]:
+        return v + self.kernel(self.norm_kernel(v, graph.condition), graph.position, graph.edges, graph.weights)
 
 
 def _tokens(levels: Sequence[LevelState], first: int, batch: Batch) -> Tokens:

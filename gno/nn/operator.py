@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -83,8 +83,8 @@ class NeuroScale(nn.Module):
             for block in self.blocks:
                 v = self._run(block, v, around)
         else:
-            anchors, graph = self._process(levels, batch)
-            v, attention = self._decode(v, anchors, levels, graph, batch, return_attention)
+            anchors, graph, attention = self._process(levels, batch, return_attention)
+            v = self._decode(v, anchors, levels, graph, batch)
         v = self._run(self.mesh_out, v, around)
         for layer in self.near_out:
             v = self._run(layer, v, laplacian)
@@ -101,7 +101,7 @@ class NeuroScale(nn.Module):
         if self.config.n_levels == 1:
             raise ValueError("coarse: expected an operator with anchors, got n_levels = 1")
         levels, _ = self._encode(batch, MeshLaplacian.of(batch) if self.config.n_stencils else None)
-        anchors, _ = self._process(levels, batch)
+        anchors, *_ = self._process(levels, batch)
         return self._outputs(_split(anchors, levels[1:]), levels[1:], None)
 
     def _encode(self, batch: Batch, laplacian: MeshLaplacian | None) -> tuple[list[LevelState], Surroundings]:
@@ -112,13 +112,22 @@ class NeuroScale(nn.Module):
             v = self._run(layer, v, laplacian)
         return self._coarsen(self._run(self.mesh_in, v, around), batch), around
 
-    def _process(self, levels: list[LevelState], batch: Batch) -> tuple[Tensor, AnchorGraph]:
+    def _process(
+        self, levels: list[LevelState], batch: Batch, return_attention: bool = False
+    ) -> tuple[Tensor, AnchorGraph, tuple[Tensor, ...] | None]:
+        """The anchors after all blocks, and if wanted the shares of the scales in the attention of the last one."""
         graph = AnchorGraph.of(levels, batch, self.config)
         anchors = torch.cat([x.v for x in levels[1:]])  # all anchors of all levels, (n_1 + n_2 + …, width)
         anchors = anchors + graph.tokens.one_hot(len(self.scale), anchors.dtype) @ self.scale
+        before = anchors
         for block in self.blocks:
-            anchors = self._run(block, anchors, graph)
-        return anchors, graph
+            before, anchors = anchors, self._run(block, anchors, graph)
+        if not (return_attention and self.attend is not None and len(self.blocks)):
+            return anchors, graph, None
+        shares = _split(cast(Block, self.blocks[-1]).shares(before, graph), levels[1:])
+        transfer = levels[0].transfer
+        assert transfer is not None
+        return anchors, graph, (transfer.detach().prolong(shares[0]), *shares)
 
     def _run(self, layer: nn.Module, *inputs: Any) -> Any:
         """A layer, whose inner values are kept for the way back or computed again there."""
@@ -144,22 +153,16 @@ class NeuroScale(nn.Module):
         levels.append(LevelState(v, position, mass, batch[f"pos_{len(levels)}_batch"], None))
         return levels
 
-    def _decode(self, v, anchors, levels, graph, batch, return_attention):
-        fine, transfer, attention = levels[0], levels[0].transfer.detach(), None
+    def _decode(self, v, anchors, levels, graph, batch):
+        fine, transfer = levels[0], levels[0].transfer.detach()
         offset = offsets(fine.position, levels[1].position, transfer.edges, spacing(batch, 1))
         v = v + self._run(self.down, anchors[: len(levels[1].v)], down_weights(transfer, offset), transfer.edges)
         if self.attend is None:
-            return v, None
+            return v
         here = torch.zeros_like(fine.batch)
         at = Tokens.build(fine.position, fine.mass, here, fine.batch, batch.num_graphs, batch.longest_mesh)
-        queries, anchors = self.norm_query(v), self.norm_key(anchors)
-        keys = anchors[-len(graph.mesh_keys.place) :]
-        if return_attention:
-            coarse_keys = anchors[-len(graph.keys.place) :]
-            coarse = self.attend.scale_attention(anchors, coarse_keys, graph.tokens, graph.keys)
-            coarse = coarse.split([len(x.v) for x in levels[1:]])
-            attention = (self.attend.scale_attention(queries, keys, at, graph.mesh_keys), *coarse)
-        return v + self._run(self.attend, queries, keys, at, graph.mesh_keys), attention
+        keys = self.norm_key(anchors[-len(graph.mesh_keys.place) :])
+        return v + self._run(self.attend, self.norm_query(v), keys, at, graph.mesh_keys)
 
     def _outputs(self, values: list[Tensor], levels: list[LevelState], attention, law: Tensor | None = None) -> Output:
         heads = list(self.heads)[-len(levels) :]

@@ -26,7 +26,8 @@ class Output:
     Args:
         fields: (n_s, n_outputs). mass: (n_s,), one per mesh in sum. position: (n_s, dim), in units of the case.
         batch: mesh of each node, (n_s,). transfers: between level s and s + 1.
-        attention: α_{s,s′}, (n_s, n_levels), if asked for.
+        attention: α_{s,s′}, (n_s, n_levels), if asked for: of the anchors of scale s in the last block, and on the mesh
+            of the anchors of level 1 that a node hears, P α_1.
     """
 
     fields: tuple[Tensor, ...]
