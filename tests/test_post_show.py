@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from gno.mesh import CellBlock, Mesh
-from gno.post import painter, picture, window
+from gno.mesh.locate import containing_cells
+from gno.post import painter, picture, space_time, window
+from gno.post.animation import _line
 from gno.post.color import NO_VALUE_COLOR, SIGNED_COLORS, UNSIGNED_COLORS, color_limits, error_limits
 from gno.post.grid import to_pyvista
 from gno.post.panels import Look, field_panels, level_panels
@@ -169,6 +171,29 @@ def test_cell_fields_compare_with_cell_sizes():
     mesh = Mesh(points, (CellBlock("quad", np.array([[0, 1, 2, 3], [1, 4, 5, 2]])),))
     mesh = mesh.replace(cell_fields={"q": np.array([1.0, 1.0]), "p": np.array([2.0, 1.0])})
     assert "relative L² 50.00%" in field_panels(mesh, "q", compare="p")[2].note
+
+
+def test_cell_fields_compare_with_predictions_that_are_at_nodes_as_well():
+    mesh = square().replace(cell_fields={"q": np.ones(36), "predicted_q": np.full(36, 1.5), "std_q": np.ones(36)})
+    mesh = mesh.with_point_fields(predicted_q=np.zeros(49), std_q=np.zeros(49))
+    panels = field_panels(mesh, "q", compare="predicted_q")
+    assert "relative L² 50.00%" in panels[2].note
+    assert [panel.limits for panel in panels[:2]] == [(1, 1.5), (1, 1.5)]
+    assert panels[3].body.cell_data["value"].tolist() == [1] * 36
+    assert quantity(mesh, "predicted_q").location == "node"
+
+
+def test_a_picture_in_space_and_time_goes_through_the_mesh_even_where_its_middle_is_hollow(tmp_path):
+    grid = square(8, q=np.ones(81))
+    middle = grid.points[grid.cells[0].nodes].mean(1)
+    ring = grid.replace(cells=(CellBlock("quad", grid.cells[0].nodes[np.abs(middle - 0.5).max(1) > 0.25]),))
+    frames = [ring.replace(time=t) for t in (0.0, 1.0)]
+    ends = _line(ring)
+    assert (containing_cells(ring, ends[0] + np.linspace(0, 1, 41)[:, None] * (ends[1] - ends[0])) >= 0).sum() > 20
+    assert np.array_equal(_line(grid), [[0, 0.5], [1, 0.5]])
+    with pytest.raises(ValueError, match=r"line: expected one that meets the mesh, got \(0.4, 0.5\) to \(0.6, 0.5\)"):
+        space_time(frames, "q", tmp_path / "a.png", line=((0.4, 0.5), (0.6, 0.5)))
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_warp_moves_the_mesh_by_a_round_factor_that_is_said():

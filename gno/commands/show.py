@@ -37,6 +37,8 @@ def show(
     if compare and field == f"predicted_{compare}":  # the error is that of the prediction, whichever is named first
         field, compare = compare, field
     if space_time or (output is not None and output.suffix.lower() in (".gif", ".mp4")):
+        if warp or levels:
+            raise ValueError(f"{'--warp' if warp else '--levels'}: expected a picture, got a film or --space-time")
         return _show_series(file, field, compare, component, output, space_time)
     from gno.mesh import read
     from gno.post.show import show as show_field
@@ -66,7 +68,7 @@ def _show_series(
     name = _chosen(field, file, list(series[0].point_fields))
     draw = draw_space_time if still else animate
     target = output or Path(f"{file.stem.replace('*', '')}-{name}-time.png")
-    typer.echo(str(draw(series, name, target, compare=compare, component=_component(component))))
+    typer.echo(str(draw(series, name, target, compare=compare, component=_component(component), progress=True)))
 
 
 def _chosen(field: str | None, file: Path, known: list[str]) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from jaxtyping import Float, UInt8
 
 from gno.mesh import Mesh, interpolation
 from gno.mesh.files import atomic
+from gno.mesh.geometry import domain_dim
 from gno.mesh.locate import containing_cells
+from gno.mesh.shapes import cell_dim
 from gno.post.color import (
     INK,
     NO_VALUE_COLOR,
@@ -32,6 +34,7 @@ from gno.post.picture import page, write_figure
 from gno.post.plot import sheet
 from gno.post.quantity import difference, quantity
 from gno.post.scene import Panel, View, view_of
+from gno.progress import counter
 
 FILMS = (".gif", ".mp4")
 # A film of more frames leaves some out, evenly.
@@ -48,6 +51,7 @@ def animate(
     compare: str | None = None,
     component: int | str | None = None,
     frames_per_second: float = 12.0,
+    progress: bool = False,
 ) -> Path:
     """Write a film of a field; with `compare`, another field of the frames, truth, prediction and error.
 
@@ -57,6 +61,7 @@ def animate(
         series: meshes in time; read one after the other, twice.
         field, compare, component: as in `gno.post.show.show`.
         output: .gif, or .mp4 where ffmpeg is installed (``pip install imageio-ffmpeg`` brings one).
+        progress: whether a bar counts the frames.
 
     Returns:
         the film's path.
@@ -70,10 +75,10 @@ def animate(
     series = _known(series, field, compare)
     program = _ffmpeg(output) if output.suffix.lower() == ".mp4" else ""
     chosen = np.unique(np.linspace(0, len(series) - 1, min(len(series), MOST_FRAMES)).round().astype(int)).tolist()
-    limits, view = _common(series, chosen, field, compare, component)
-    images = _images(series, chosen, field, compare, component, limits, view)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(output) as part:
+    with counter(output.name, 2 * len(chosen), draw=progress) as advance, atomic(output) as part:
+        limits, view = _common(_counted(series, chosen, advance), field, compare, component)
+        images = _images(_counted(series, chosen, advance), field, compare, component, limits, view)
         if program:
             _write_mp4(images, part, frames_per_second, program)
         else:
@@ -89,6 +94,7 @@ def space_time(
     compare: str | None = None,
     component: int | str | None = None,
     line: tuple[Sequence[float], Sequence[float]] | None = None,
+    progress: bool = False,
 ) -> Path:
     """Draw a field along a line against time; with `compare`, truth, prediction and error beside each other.
 
@@ -96,13 +102,15 @@ def space_time(
         series: meshes in time.
         field, compare, component: as in `gno.post.show.show`; fields on nodes.
         output: picture file.
-        line: its ends; by default the longest side of the domain, through its middle.
+        line: its ends; by default along the longest side of the domain, through the cell nearest its middle.
+        progress: whether a bar counts the frames.
 
     Returns:
         the picture's path.
 
     Raises:
-        ValueError: fewer than two frames, a field that is not on nodes, or ends of another dimension.
+        ValueError: fewer than two frames, a field that is not on nodes, ends of another dimension, or a line that
+            does not meet the mesh.
     """
     series = _known(series, field, compare)
     if len(series) < 2:
@@ -112,12 +120,17 @@ def space_time(
     rows: list[list[Float[np.ndarray, " n"]]] = []
     times: list[float] = []
     before: Mesh | None = None
-    for k, mesh in enumerate(series):
-        if before is None or before.n_nodes != mesh.n_nodes or not np.array_equal(before.points, mesh.points):
-            at, inside = interpolation(mesh, places), containing_cells(mesh, places) >= 0
-        rows.append([np.where(inside, at @ values, np.nan) for values in _on_nodes(mesh, field, compare, component)])
-        times.append(float(k) if mesh.time is None else mesh.time)
-        before = mesh
+    with counter(Path(output).name, len(series), draw=progress) as advance:
+        for k, mesh in _counted(series, range(len(series)), advance):
+            if before is None or before.n_nodes != mesh.n_nodes or not np.array_equal(before.points, mesh.points):
+                at, inside = interpolation(mesh, places), containing_cells(mesh, places) >= 0
+            if not inside.any():
+                a, b = (f"({', '.join(f'{x:.4g}' for x in end)})" for end in ends)
+                raise ValueError(f"line: expected one that meets the mesh, got {a} to {b} ({mesh.source})")
+            known = _on_nodes(mesh, field, compare, component)
+            rows.append([np.where(inside, at @ values, np.nan) for values in known])
+            times.append(float(k) if mesh.time is None else mesh.time)
+            before = mesh
     images = [np.stack(column) for column in zip(*rows, strict=True)]
     titles = [field] if compare is None else ["truth", "prediction", "error"]
     length = float(np.linalg.norm(ends[1] - ends[0]))
@@ -141,9 +154,22 @@ def _has(mesh: Mesh, *names: str) -> bool:
     return all(name in mesh.point_fields or name in mesh.cell_fields for name in names)
 
 
+def _counted(
+    series: Sequence[Mesh], chosen: Iterable[int], advance: Callable[[int], None]
+) -> Iterator[tuple[int, Mesh]]:
+    for k in chosen:
+        yield k, series[k]
+        advance(1)
+
+
 def _line(mesh: Mesh) -> Float[np.ndarray, "2 dim"]:
     low, high = mesh.points.min(0), mesh.points.max(0)
-    axis, ends = int((high - low).argmax()), np.array([(low + high) / 2] * 2)
+    middle = (low + high) / 2
+    blocks = [block for block in mesh.cells if cell_dim(block.type) == domain_dim(mesh) and len(block)]
+    if blocks and containing_cells(mesh, middle[None])[0] < 0:  # a hollow body, or an L
+        centres = np.concatenate([mesh.points[block.nodes].mean(1) for block in blocks])
+        middle = centres[np.linalg.norm(centres - middle, axis=1).argmin()]
+    axis, ends = int((high - low).argmax()), np.array([middle] * 2)
     ends[0, axis], ends[1, axis] = low[axis], high[axis]
     return ends
 
@@ -185,24 +211,23 @@ def _space_time_figure(images: Sequence[np.ndarray], titles: Sequence[str], time
 
 
 def _common(
-    series: Sequence[Mesh], chosen: Sequence[int], field: str, compare: str | None, component: int | str | None
+    frames: Iterable[tuple[int, Mesh]], field: str, compare: str | None, component: int | str | None
 ) -> tuple[list[tuple[float, float]], View]:
     """The colour limits of each panel over all frames, and the view of the first frame."""
     found: list[list[tuple[float, float]]] = []
     view = None
-    for k in chosen:
-        panels = field_panels(series[k], field, compare=compare, component=component)
+    for _, mesh in frames:
+        panels = field_panels(mesh, field, compare=compare, component=component)
         view = view or view_of(panels)
         found.append([panel.limits for panel in panels])
     assert view is not None
     return [(min(low for low, _ in ends), max(high for _, high in ends)) for ends in zip(*found, strict=True)], view
 
 
-def _images(series, chosen, field, compare, component, limits, view) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+def _images(frames, field, compare, component, limits, view) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     from PIL import Image
 
-    for k in chosen:
-        mesh = series[k]
+    for k, mesh in frames:
         panels = field_panels(mesh, field, compare=compare, component=component, look=Look(edges=False))
         when = f"time {k if mesh.time is None else mesh.time:.6g}"
         shown: list[Panel] = [

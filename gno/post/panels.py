@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from gno.mesh import Mesh, cell_volume, node_mass
 from gno.mesh.geometry import domain_dim
 from gno.post.color import SIGNED_COLORS, UNSIGNED_COLORS, VALUE_COLORS, color_limits, error_limits
-from gno.post.quantity import Quantity, component_names, difference, is_per_scale, quantity, rows_of
+from gno.post.quantity import Location, Quantity, component_names, difference, is_per_scale, quantity, rows_of
 from gno.post.samples import PREDICTED, STD
 from gno.post.scene import Panel, displaced, seen_cells, surface_panel
 
@@ -107,9 +107,9 @@ def _component_panels(mesh: Mesh, field: str, look: Look) -> list[Panel]:
 
 def _comparison(mesh: Mesh, field: str, compare: Mesh | str, component: int | str | None, look: Look) -> list[Panel]:
     prediction, other = (mesh, compare) if isinstance(compare, str) else (compare, _predicted(compare, field))
-    truth_values = quantity(mesh, field, component)
     error = difference(mesh, field, prediction, other, component)
-    guess_values = quantity(prediction, other, component)
+    truth_values = quantity(mesh, field, component, error.location)
+    guess_values = quantity(prediction, other, component, error.location)
     limits = look.limits or color_limits(_seen(mesh, truth_values), _seen(mesh, guess_values))
     ends = error_limits(_seen(mesh, error))
     colors = SIGNED_COLORS if ends[0] < 0 else UNSIGNED_COLORS
@@ -119,12 +119,17 @@ def _comparison(mesh: Mesh, field: str, compare: Mesh | str, component: int | st
         look.panel(mesh, truth_values, "truth", truth_values.label, limits),
         look.panel(prediction, guess_values, "prediction", guess_values.label, limits, own_warp=own_warp),
         look.panel(mesh, error, "error", error_note, ends, colors),
-        *_doubt_panels(prediction, other, component, look, (0.0, ends[1])),
+        *_doubt_panels(prediction, other, component, look, (0.0, ends[1]), error.location),
     ]
 
 
 def _doubt_panels(
-    mesh: Mesh, field: str, component: int | str | None, look: Look, limits: tuple[float, float] | None = None
+    mesh: Mesh,
+    field: str,
+    component: int | str | None,
+    look: Look,
+    limits: tuple[float, float] | None = None,
+    location: Location | None = None,
 ) -> list[Panel]:
     """The standard deviation of a predicted field, where it lies beside it: one panel, or none.
 
@@ -134,9 +139,9 @@ def _doubt_panels(
     name = STD + field.removeprefix(PREDICTED)
     if not field.startswith(PREDICTED) or (name not in mesh.point_fields and name not in mesh.cell_fields):
         return []
-    if component == "von_mises" or (component is None and rows_of(mesh, name)[0].shape[1] > 3):
+    if component == "von_mises" or (component is None and rows_of(mesh, name, location)[0].shape[1] > 3):
         return []
-    std = quantity(mesh, name, component)
+    std = quantity(mesh, name, component, location)
     limits = limits or (0.0, color_limits(_seen(mesh, std))[1])
     return [look.panel(mesh, std, "standard deviation", std.label, limits, UNSIGNED_COLORS)]
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from gno.mesh import Mesh
 
+Location = Literal["node", "cell"]
 _AXES: dict[int, tuple[str, ...]] = {
     2: ("x", "y"),
     3: ("x", "y", "z"),
@@ -31,16 +32,17 @@ class Quantity:
     """
 
     values: Float[np.ndarray, " n"]
-    location: Literal["node", "cell"]
+    location: Location
     label: str
 
 
-def quantity(mesh: Mesh, field: str, component: int | str | None = None) -> Quantity:
+def quantity(mesh: Mesh, field: str, component: int | str | None = None, location: Location | None = None) -> Quantity:
     """The field itself if it is a scalar, else one component of it or a norm.
 
     Args:
         mesh: the mesh that has the field.
         field: name of a point field or, where there is none, of a cell field.
+        location: which of the two is meant, where both have the name.
         component: an index; a name (``"x"``, ``"xy"``, …); ``"magnitude"``; ``"von_mises"`` for a tensor given
             by 9, 6 (xx, yy, zz and shears), 4 or, in plane stress, 3 (xx, yy, xy) components. By default vectors
             and tensors give their magnitude (Frobenius norm), and a field named ``stress`` gives von Mises.
@@ -52,7 +54,7 @@ def quantity(mesh: Mesh, field: str, component: int | str | None = None) -> Quan
     >>> quantity(cloud, "u").values, quantity(cloud, "u", "x").values
     (array([5., 1.]), array([3., 0.]))
     """
-    rows, location = rows_of(mesh, field)
+    rows, location = rows_of(mesh, field, location)
     what, reduce = _reduction(rows.shape[1], field, component, mesh.source)
     return Quantity(reduce(rows), location, f"{field}{what}")
 
@@ -68,8 +70,9 @@ def difference(truth: Mesh, field: str, prediction: Mesh, other: str, component:
     Raises:
         ValueError: fields that cannot be subtracted.
     """
-    rows, location = rows_of(truth, field)
-    guess, elsewhere = rows_of(prediction, other)
+    where = shared_location(truth, field, prediction, other)
+    rows, location = rows_of(truth, field, where)
+    guess, elsewhere = rows_of(prediction, other, where)
     if (rows.shape, location) != (guess.shape, elsewhere):
         raise ValueError(
             f"field '{other}': expected {_shape(rows, location)} as '{field}' has ({truth.source}), "
@@ -81,10 +84,20 @@ def difference(truth: Mesh, field: str, prediction: Mesh, other: str, component:
     return Quantity(reduce(guess) - reduce(rows), location, "prediction − truth")
 
 
-def rows_of(mesh: Mesh, field: str) -> tuple[Float[np.ndarray, "n k"], Literal["node", "cell"]]:
-    """The field as one row of components per node or cell, ±inf as NaN, and where it lives."""
-    location: Literal["node", "cell"] = "node" if field in mesh.point_fields else "cell"
-    values = mesh.point_fields.get(field, mesh.cell_fields.get(field))
+def shared_location(truth: Mesh, field: str, prediction: Mesh, other: str) -> Location | None:
+    """Where both fields are, nodes first; None where they have no place in common.
+
+    Predictions of cell fields are at nodes as well, under the same name.
+    """
+    if field in truth.point_fields and other in prediction.point_fields:
+        return "node"
+    return "cell" if field in truth.cell_fields and other in prediction.cell_fields else None
+
+
+def rows_of(mesh: Mesh, field: str, location: Location | None = None) -> tuple[Float[np.ndarray, "n k"], Location]:
+    """The field as one row of components per node or cell, ±inf as NaN, and where it lives; nodes before cells."""
+    location = location or ("node" if field in mesh.point_fields else "cell")
+    values = (mesh.point_fields if location == "node" else mesh.cell_fields).get(field)
     if values is None:
         raise ValueError(f"field '{field}': expected one of {_names(mesh)}, got none of them ({mesh.source})")
     if values.dtype.kind not in "fiub":

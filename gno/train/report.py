@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from gno.progress import counter as counter  # a training is reported by its bars, too
 from gno.train.sections import Training
 
 if TYPE_CHECKING:
@@ -142,21 +142,6 @@ def memory_mb() -> float:
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-@contextlib.contextmanager
-def counter(what: str, total: int, *, draw: bool) -> Iterator[Callable[[int], None]]:
-    """A bar that counts things; gives the function that advances it."""
-    if not draw:
-        yield lambda n: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:  # a log file gets no lines
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
 
 
 def _bar() -> Bar:
