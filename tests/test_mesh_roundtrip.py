@@ -272,3 +272,14 @@ def test_gmsh_has_plane_vectors_in_three_columns_and_leaves_out_what_it_cannot_h
         write(mesh, tmp_path / "a.msh")
     back = read(tmp_path / "a.msh").point_fields
     assert back["u"].tolist() == [[1, 1, 0]] * n and back["T"].tolist() == [1] * n and "stress" not in back
+
+
+def test_exodus_holds_a_set_as_a_set_and_not_as_a_field_too(tmp_path: Path) -> None:
+    mesh = read(TINY / "block.e").replace(cell_fields={}, cell_sets={}, global_fields={}, time=0.0)
+    assert mesh.point_sets
+    write(mesh, tmp_path / "a.e")
+    back = read(tmp_path / "a.e")
+    assert list(back.point_fields) == list(mesh.point_fields)
+    assert {name: set(index) for name, index in back.point_sets.items()} == {
+        name: set(index) for name, index in mesh.point_sets.items()
+    }

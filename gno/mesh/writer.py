@@ -16,7 +16,7 @@ from gno.mesh.files import atomic
 from gno.mesh.io import read
 from gno.mesh.mesh import Mesh, MeshError, MeshWarning
 from gno.mesh.meshioreader import FORMATS
-from gno.mesh.plain import to_plain
+from gno.mesh.plain import SET_PREFIX, to_plain
 from gno.mesh.vtklegacywriter import write_vtk_legacy
 from gno.mesh.vtu import write_vtu
 from gno.mesh.xdmf import SUFFIXES
@@ -30,6 +30,8 @@ WRITABLE = tuple(sorted({".vtk", ".vtu", *SUFFIXES, *_MESHIO}))
 _FLAT = ("medit",)
 # Numbers of components that a format has a place for; plane vectors get a third one, which is zero.
 _COMPONENTS = {"gmsh": (1, 3, 9)}
+# These have a place of their own for sets of nodes and none for cell fields: arrays that mark sets would be fields.
+_NODE_SETS = ("exodus",)
 
 
 def write(mesh: Mesh, path: str | os.PathLike) -> None:
@@ -105,6 +107,8 @@ def _write_with_meshio(mesh: Mesh, path: Path, file_format: str) -> None:
 
 def _that_fit(arrays: Mapping[str, np.ndarray], file_format: str) -> dict[str, np.ndarray]:
     """The arrays that a format can hold, in three columns where it has no vectors of two."""
+    if file_format in _NODE_SETS:
+        arrays = {name: v for name, v in arrays.items() if not name.startswith(SET_PREFIX)}
     places = _COMPONENTS.get(file_format)
     if places is None:
         return dict(arrays)
