@@ -37,6 +37,7 @@ class Inspection:
         facts = self.facts
         cells = ", ".join(f"{n:,} {kind}" for kind, n in facts["cells"].items()) or "none (point cloud)"
         time = "" if facts["time"] is None else f", time {facts['time']:g}"
+        time += f", the last of {facts['steps']} steps" if facts["steps"] > 1 else ""
         extent = " × ".join(f"{x:.4g}" for x in facts["extent"])
         lines = [
             f"{facts['file']}: {facts['nodes']:,} nodes, {facts['dim']}-D, extent {extent}{time}",
@@ -49,8 +50,8 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(mesh: Mesh) -> Inspection:
-    """Look at a mesh.
+def inspect(mesh: Mesh, *, n_steps: int = 1) -> Inspection:
+    """Look at a mesh, one of ``n_steps`` in its file.
 
     >>> from gno.mesh import CellBlock
     >>> triangle = Mesh(np.eye(3)[:, :2], (CellBlock("triangle", np.array([[0, 1, 2]])),))
@@ -69,6 +70,7 @@ def inspect(mesh: Mesh) -> Inspection:
         "dim": mesh.dim,
         "extent": np.ptp(mesh.points, axis=0).tolist(),
         "time": mesh.time,
+        "steps": n_steps,
         "cells": _cells(mesh),
         "fields": _fields(mesh),
         "sets": _sets(mesh),

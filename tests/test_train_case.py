@@ -2,7 +2,9 @@
 
 import pydantic
 import pytest
+from time_cases import decay
 
+from gno.mesh import MeshError, read, write_series
 from gno.train import Training, load_case
 from gno.train.splits import split_items
 
@@ -15,7 +17,7 @@ GOOD = {
 
 def write_case(folder, **changes):
     sections = {**GOOD, **changes}
-    text = "".join(f"[{name}]\n{body}\n" for name, body in sections.items())
+    text = "".join(f"[{name}]\n{body}\n" for name, body in sections.items() if body is not None)
     path = folder / "case.toml"
     path.write_text(text)
     return path
@@ -48,6 +50,10 @@ def test_a_good_case_is_frozen_and_knows_its_knobs(tmp_path):
         ({"data": "targets = ['b', 'b']\nfiles = '*'"}, ["data.targets", "'b' twice"]),
         ({"data": "targets = 'b'\nfiles = '*'\ntrain = '*'"}, ["data.files", "either", "both"]),
         ({"data": "targets = 'b'\nfiles = '*'\nsplit = [0.5, 0.1, 0.1]"}, ["data.split", "[0.5, 0.1, 0.1]"]),
+        ({"data": "targets = 'b'\nfiles = '*'\nsplit = [0.5, 0.5]"}, ["data.split: expected three", "got [0.5, 0.5]"]),
+        ({"training": None}, ["training: expected a section [training] with minutes", "got none", "gno train --help"]),
+        ({"data": None}, ['data: expected a section [data] with files = "results/*.vtu", inputs', "got none"]),
+        ({"training": None, "trainin": "epochs = 3"}, ["trainin: unknown key", "did you mean 'training'"]),
         ({"data": "inputs = 'a'\ntargets = 'b'\nlog = 'c'\nfiles = '*'"}, ["data.log", "inputs (a), got 'c'"]),
         ({"data": "targets = "}, ["expected TOML", "line"]),
     ],
@@ -83,6 +89,18 @@ def test_a_glob_without_files_is_named(tmp_path):
     case = load_case(write_case(tmp_path, data="targets = 'b'\ntrain = 'nothing/*.vtu'"))
     with pytest.raises(ValueError, match=r"data\.train: expected files, got none that match '.*nothing/\*\.vtu'"):
         case.data.paths()
+
+
+def test_heavy_data_and_frames_belong_to_their_index(tmp_path):
+    write_series(decay(0), tmp_path / "a.xdmf")
+    write_series(decay(0), tmp_path / "b.pvd")
+    assert (tmp_path / "a.h5").exists() and len(list(tmp_path.glob("b_*.vtu"))) == 8
+    case = load_case(write_case(tmp_path, data="targets = 'b'\ntrain = '[!c]*'"))
+    assert [path.name for path in case.data.paths()["train"]] == ["a.xdmf", "b.pvd"]
+    frames = load_case(write_case(tmp_path, data="targets = 'b'\ntrain = '*.vtu'")).data.paths()["train"]
+    assert len(frames) == 8
+    with pytest.raises(MeshError, match=r"a\.h5: expected a mesh, got heavy data; name the \.xdmf"):
+        read(tmp_path / "a.h5")
 
 
 def test_a_file_belongs_to_one_split_only(tmp_path):

@@ -143,6 +143,15 @@ def test_divergence_is_said_and_not_written(tmp_path, factor, said):
     assert f"diverged in step {rollout.n_frames} " in rollout.diverged
 
 
+def test_a_start_far_outside_of_training_is_named_as_the_reason(tmp_path):
+    series = [decay(s) for s in range(3)]
+    blueprint, _ = blueprint_of(case(), series)
+    frames = [mesh.with_point_fields(u=1000 * mesh.point_fields["u"]) for mesh in series[0]]
+    rollout = roll_out(Given(nothing), blueprint, frames, tmp_path / "a.pvd")
+    assert "diverged" not in rollout.diverged and "stopped in step 1 (time 0.1): 'u' starts " in rollout.diverged
+    assert "are its units those of the training?" in rollout.diverged and rollout.n_frames == 1
+
+
 def test_a_mesh_that_changes_every_step(tmp_path):
     series = [moving(s) for s in range(2)]
     blueprint, trajectories = blueprint_of(case(), series)

@@ -201,3 +201,16 @@ def test_another_unit_of_length_is_asked_about(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UnitWarning)
         run.predict(triple)
+
+
+@pytest.mark.parametrize(("name", "says"), [("cut.vtu", "cut.vtu"), ("bare.vtu", "field 'u'")])
+def test_a_test_file_that_could_not_be_evaluated_is_told_before_training(tmp_path, name, says):
+    for seed in range(3):
+        write(square(seed), tmp_path / f"{seed}.vtu")
+    (tmp_path / "cut.vtu").write_bytes((tmp_path / "0.vtu").read_bytes()[:900])
+    write(square(3).replace(point_fields={"wave": square(3).point_fields["wave"]}), tmp_path / "bare.vtu")
+    data = Data(inputs=["wave"], targets=["u"], train="[01].vtu", validation="2.vtu", test=name, folder=tmp_path)
+    wanted = case().model_copy(update={"data": data})
+    with pytest.raises(ValueError, match=rf"data\.test: .*{says}"):
+        train(wanted, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from gno.commands.options import Device, Files, Json, RunFolder
+from gno.commands.options import Device, Json, RunFolder
 
 
 def evaluate(
     run: RunFolder,
-    files: Files,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE...]", help="Mesh files of any format; the test files of the case by default."),
+    ] = None,
     as_json: Json = False,
     device: Device = None,
     curves: Annotated[
@@ -41,17 +44,19 @@ def evaluate(
 
     \b
     Examples:
-      gno evaluate runs/case results/test/*.vtu
-      gno evaluate runs/case results/test/*.vtu --json > errors.json
+      gno evaluate runs/case
+      gno evaluate runs/case new/*.vtu
+      gno evaluate runs/case --json > errors.json
       gno evaluate runs/waves test/*.pvd --curves errors.png
-      gno evaluate runs/case results/test/*.vtu --uncertainty -o reliability.png
+      gno evaluate runs/case --uncertainty -o reliability.png
     """
     from gno.train.splits import series_files
     from gno.uq.calibrated import is_plain, load_sampler
 
+    files = files or _test_files(run)
     if uncertainty or diagram:
-        where, picture = device or "cpu", diagram
-        return _evaluate_doubt(run, files, device=where, as_json=as_json, diagram=picture)
+        _evaluate_doubt(run, files, device=device or "cpu", as_json=as_json, diagram=diagram)
+        return _say_what_was_seen(run, files)
     sampler = load_sampler(run, device=device or "cpu")
     loaded: Any = sampler.operator if is_plain(sampler) else sampler
     in_time = sampler.operator.blueprint.case.time is not None
@@ -63,6 +68,28 @@ def evaluate(
         from gno.post import draw_rollout
 
         typer.echo(str(draw_rollout(evaluation.write_csv(curves.with_suffix(".csv")), curves)), err=True)
+    _say_what_was_seen(run, files)
+
+
+def _test_files(run: Path) -> list[Path]:
+    """The files that a run kept for tests."""
+    from gno.train.splits import load_splits
+
+    found = load_splits(run)["test"]
+    if not found and run.is_dir():
+        raise ValueError(f"gno evaluate: expected files, since {run} has none for tests, got none")
+    return found
+
+
+def _say_what_was_seen(run: Path, files: Sequence[Path]) -> None:
+    """Who judges a run by files that it was trained on is told so."""
+    from gno.train.splits import load_splits, series_of
+
+    known = load_splits(run)
+    trained = {*known["train"], *known["validation"]}
+    if seen := [file for file in files if {file.resolve(), series_of(file.resolve())} & trained]:
+        note = f"{len(seen)} of {len(files)} files were there in training; expect larger errors on others"
+        typer.echo(f"gno: note: {note}", err=True)
 
 
 def _evaluate_doubt(run: Path, files: Sequence[Path], *, device: str, as_json: bool, diagram: Path | None) -> None:

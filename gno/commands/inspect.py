@@ -17,11 +17,12 @@ def inspect(files: Files, as_json: Json = False) -> None:
     """
     from gno.inspection import inspect as look
     from gno.mesh import read
+    from gno.mesh.io import step_times
 
     failed, found = 0, []
     for file in files:
         try:
-            found.append(look(read(file)))
+            found.append(look(read(file), n_steps=max(1, len(step_times(file)))))
         except (ValueError, OSError) as error:
             failed += 1
             complain(error)

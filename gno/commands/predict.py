@@ -55,6 +55,8 @@ def predict(
     calibrated = Calibrated.load(run, device=device or "cpu")
     if calibrated.sampler.operator.blueprint.case.time is not None:
         # a file alone may be a start as well as a frame of numbered ones
+        if samples:
+            raise ValueError("--samples: expected a steady run, got one in time, whose frames have mean and deviation")
         sources = files if len(files) == 1 and series_of(files[0]) != files[0] else series_files(files)
         return _predict_series(calibrated, sources, output, suffix, steps, step, resume)
     if steps or step or resume:
@@ -99,6 +101,9 @@ def _predict_series(
     from gno.train import Interrupted
     from gno.uq.rollout import SampledRollout
 
+    suffix = _dotted(suffix)
+    if suffix.lower() not in (".vtu", *SUFFIXES):
+        raise ValueError(f"--format: expected .vtu or {' or '.join(SUFFIXES)} for a rollout, got '{suffix}'")
     names = [file.stem.replace("*", "").rstrip("_-.") for file in files]
     if len(set(names)) < len(names):  # one folder per series, the same name in each
         names = [f"{file.resolve().parent.name}_{name}" for file, name in zip(files, names, strict=True)]
@@ -136,9 +141,13 @@ def _where_in_time(rollout: SampledRollout) -> str:
     return f"OUT OF RANGE from step {first} by {why} (largest score {worst:.2f}, limit 1)"
 
 
+def _dotted(suffix: str) -> str:
+    return suffix if suffix.startswith(".") else f".{suffix}"
+
+
 def _output_paths(files: list[Path], folder: Path, suffix: str) -> list[Path]:
     """Where predictions go: one path per file, none of them a file that is read."""
-    suffix = suffix if suffix.startswith(".") else f".{suffix}"
+    suffix = _dotted(suffix)
     targets = [folder / f"{file.stem}{suffix}" for file in files]
     sources = {file.resolve() for file in files}
     for k, target in enumerate(targets):

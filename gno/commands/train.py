@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gno.uq import Sampler
 
 
+_PURPOSE = {"train": "train", "validation": "validate", "test": "test"}
+
+
 def train(
     case: Annotated[Path, typer.Argument(metavar="CASE.toml", help="Data, model and budget.")],
     output: Annotated[
@@ -52,23 +55,29 @@ def train(
     """
     from gno.train import Interrupted, load_case
     from gno.train import train as run_training
+    from gno.train.splits import save_splits
 
     changes = {"device": device, "devices": devices, "precision": precision}
     wanted = load_case(case).with_training(**{key: value for key, value in changes.items() if value is not None})
     folder = output or case.parent / "runs" / case.stem
     again = f"gno train {case}" + (f" -o {output}" if output else "") + " --resume"
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    files = wanted.paths()
     try:
         if wanted.uncertainty is None:
             said = run_training(wanted, folder, **options).summary()
         else:
             said = _train_uncertain(wanted, folder, **options)
     except Interrupted as error:
+        save_splits(folder, files)
         typer.echo(f"\n{error}:\n  {again}", err=True)
         raise typer.Exit(130) from None
     except FileExistsError as error:
         raise ValueError(f"{error}; go on with `{again}`, or begin anew with --overwrite") from None
-    typer.echo(f"{said}\n\nnext:  gno evaluate {folder} FILE...\n       gno predict {folder} FILE... -o DIR")
+    save_splits(folder, files)
+    counts = ", ".join(f"{len(files[key])} to {what}" for key, what in _PURPOSE.items())
+    evaluate = f"gno evaluate {folder}" + ("" if files["test"] else " FILE...")
+    typer.echo(f"{said}\nfiles: {counts}\n\nnext:  {evaluate}\n       gno predict {folder} FILE... -o DIR")
 
 
 def _train_uncertain(case: Case, folder: Path, **options: Any) -> str:

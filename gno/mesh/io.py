@@ -120,6 +120,8 @@ def _single_reader(path: Path) -> Callable[[Path], Mesh]:
     if suffix in meshioreader.RARE:
         return functools.partial(read_rare, file_format=meshioreader.RARE[suffix])
     file_format = meshioreader.FORMATS.get(suffix)
+    if suffix in xdmf.HEAVY:
+        raise MeshError(f"{path}: expected a mesh, got heavy data; name the .xdmf that belongs to it")
     if file_format is None:
         raise MeshError(f"{path}: expected one of {', '.join(READABLE)}, got '{suffix}'")
     if suffix == ".msh" and b"$" not in head:

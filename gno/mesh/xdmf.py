@@ -18,6 +18,7 @@ from gno.mesh.mesh import Mesh, MeshError
 from gno.mesh.plain import NOTE, Plain, from_plain
 from gno.mesh.vtkcells import code_of, vtk_order
 
+HEAVY = (".h5", ".hdf5")
 SUFFIXES = (".xdmf", ".xmf", ".xdmf3")
 
 CODES = {

@@ -10,16 +10,26 @@ from typing import Any
 
 import pydantic
 
+# What to write where a section is missing, as little as will do.
+_MISSING = {
+    "data": 'a section [data] with files = "results/*.vtu", inputs = ["load"] and targets = ["displacement"]',
+    "training": "a section [training] with minutes = 30, or epochs = 200",
+}
+_HELP = "; `gno train --help` shows a whole case"
+
 
 def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
-    """The first problem of a validation, in one line: key, expected, got."""
-    first = error.errors(include_url=False)[0]
+    """The first problem of a validation, in one line: key, expected, got.
+
+    What is missing comes last: where a key is misspelt, that is the reason.
+    """
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] == "missing")
     keys = [str(key) for key in first["loc"] if not _is_branch(key)]
     where = ".".join(keys)
     if first["type"] == "extra_forbidden":
         return f"{where}: {did_you_mean(keys[-1], _keys(model, keys[:-1]))}"
     if first["type"] == "missing":
-        return f"{where}: expected a {'value' if len(keys) > 1 else 'section'}, got none"
+        return f"{where}: expected {_MISSING.get(where, 'a value')}, got none{_HELP if where in _MISSING else ''}"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "expected to")
     if first["type"] == "value_error":
         return f"{where}: {message}" if not message.split(":")[0].isidentifier() else f"{where}.{message}"

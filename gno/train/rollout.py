@@ -14,15 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gno.graph import FieldSpec, MeshData, build_sample, collate
-from gno.mesh import Mesh, Series, read_series, write
+from gno.mesh import Mesh, Series, node_mass, read_series, write
 from gno.mesh.pvd import write_collection
+from gno.progress import counter
 from gno.train.blueprint import Blueprint
 from gno.train.dynamics import Evolution, precision, rolled, rolled_along
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.normalise import Scale, columns_of
 from gno.train.physics import with_given
 from gno.train.predict import PREFIX, in_precision, with_values
-from gno.train.report import counter
 from gno.train.sections import Time
 from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured, relative_size
 from gno.train.trajectory import Move, Trajectory, same_mesh, state_columns, values_of
@@ -32,6 +32,8 @@ from gno.uncertain import Uncertain
 CHUNK = 2**22
 # A field that is on average so many spreads of the training data away from their mean has left what was learned.
 FAR = 100.0
+# A start so many spreads away was never in it.
+OUTSIDE = 10.0
 # Digits in the names of frames.
 DIGITS = 5
 
@@ -230,6 +232,14 @@ def _distance(u: Tensor, mass: Tensor, spread: Scale, fields: Sequence[FieldSpec
     return torch.stack([square[columns].mean().sqrt() for columns, _ in columns_of(fields)])
 
 
+def _distance_of_start(plan: _Plan, blueprint: Blueprint) -> Float[Tensor, " n_fields"]:
+    """How far each field of the last given frame is from the training data, in spreads."""
+    mesh, fields, spread = plan.frames[plan.history - 1], blueprint.spec.targets, blueprint.normalisation.states
+    assert spread is not None
+    mass = torch.as_tensor(node_mass(mesh), dtype=torch.float64)
+    return _distance(values_of(mesh, fields).double(), mass / mass.sum(), spread, fields)
+
+
 def _ready(mesh: Mesh, blueprint: Blueprint, evolution: Evolution) -> MeshData:
     raw = with_given(build_sample(mesh, blueprint.spec), mesh, blueprint.case, blueprint.spec)
     weights = next(evolution.parameters())
@@ -297,6 +307,11 @@ def _changing(
 def _divergence(step: int, plan: _Plan, far: Float[Tensor, " n_fields"], blueprint: Blueprint) -> str:
     worst = max(range(len(far)), key=lambda k: float("inf") if not torch.isfinite(far[k]) else float(far[k]))
     field, when = blueprint.spec.targets[worst].name, plan.times[plan.history + step - 1]
+    if not (outside := _distance_of_start(plan, blueprint)[worst]) < OUTSIDE:
+        return (
+            f"stopped in step {step} (time {when:g}): '{field}' starts {float(outside):.3g} standard deviations from "
+            "the mean of the training data, where nothing was learned; are its units those of the training?"
+        )
     how = f"{float(far[worst]):.3g} standard deviations from the mean of the training data"
     how = how if torch.isfinite(far[worst]) else "not finite any more"
     return (

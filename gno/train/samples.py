@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,11 +23,10 @@ import gno.graph
 import gno.mesh
 from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import MeshError, read
+from gno.mesh.index import files_in
+from gno.progress import counter
 from gno.train.checkpoint import load_tensors, save_tensors
-from gno.train.report import counter
 
-# Formats whose file is an index of other files.
-INDEX = {".pvd", ".xdmf", ".xmf", ".pvtu", ".pvtp", ".pvtk", ".vtm"}
 # Work that is expected to take longer than this is given to worker processes (their start costs seconds).
 PATIENCE = 10.0
 
@@ -102,11 +100,8 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise MeshError(f"{path}: expected a readable file, got {error.strerror or error}") from None
     digest = hashlib.sha256(path.suffix.lower().encode() + content)
-    if path.suffix.lower() in INDEX:
-        for name in sorted(set(re.findall(rb'[^\s"<>:]+\.\w+', content))):
-            other = path.parent / os.fsdecode(name)
-            if other.is_file() and other != path:
-                digest.update(_content(other))
+    for other in files_in(path, content):
+        digest.update(_content(other))
     return digest.digest()
 
 

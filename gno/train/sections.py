@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
+from gno.mesh.index import without_parts
 from gno.train.explain import did_you_mean
 from gno.train.splits import SPLITS, split_items
 
@@ -24,8 +25,15 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value)
 
 
+def _as_split(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != len(SPLITS):
+        raise ValueError(f"expected three fractions, for {', '.join(SPLITS)}, as [0.8, 0.1, 0.1], got {value!r}")
+    return value
+
+
 Names = Annotated[tuple[str, ...], pydantic.BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Split = Annotated[tuple[Fraction, Fraction, Fraction], pydantic.BeforeValidator(_as_split)]
 Value = float | str | tuple[float | str, ...]
 Named = dict[str, Value]
 
@@ -61,7 +69,7 @@ class Data(Part):
     validation: Names = ()
     test: Names = ()
     files: Names = ()
-    split: tuple[Fraction, Fraction, Fraction] = (0.8, 0.1, 0.1)
+    split: Split = (0.8, 0.1, 0.1)
     seed: int = 0
     folder: Path = Path()
     cache: str = ".gno"
@@ -112,6 +120,7 @@ class Data(Part):
             if not hits:
                 raise ValueError(f"data.{key}: expected files, got none that match '{full}'")
             paths += hits
+        paths = without_parts(paths)
         return sorted(set(map(group, paths) if group else paths))
 
 

@@ -11,10 +11,10 @@ import torch
 
 from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import Mesh, read, read_series
+from gno.progress import counter
 from gno.train.case import Case
 from gno.train.physics import is_labelled, target_specs, with_given, with_physics
 from gno.train.physics_in_time import with_given_in_time, with_step_physics
-from gno.train.report import counter
 from gno.train.samples import load_samples
 from gno.train.splits import SPLITS, split_items
 from gno.train.trajectory import Trajectory, build_trajectory, load_trajectories
@@ -65,6 +65,7 @@ def prepare(
     }
     if not case.time:
         check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
+    check_held_out(sources["test"], spec, case, progress)
     return Prepared(spec, samples)
 
 
@@ -99,6 +100,24 @@ def fit_spec(case: Case, sources: Sequence[Source]) -> SampleSpec:
         **case.model.hierarchy,
     )
     return dataclasses.replace(spec, targets=target_specs(case, spec, meshes)) if case.physics else spec
+
+
+def check_held_out(sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False) -> None:
+    """Files that are held out can be read and have the fields, of a series its first frame; nothing is kept of them.
+
+    Raises:
+        ValueError: a file that an evaluation would stop at, hours later.
+    """
+    fields = spec.inputs if case.physics else (*spec.inputs, *spec.targets)
+    with counter("held-out files", len(sources), draw=bar) as advance:
+        for source in sources:
+            try:
+                mesh = frames_of(source)[0] if case.time else mesh_of(source)
+                for field in fields:
+                    field.values(mesh)
+            except ValueError as error:
+                raise ValueError(f"data.test: {error}") from None
+            advance(1)
 
 
 def mesh_of(source: Source | str) -> Mesh:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gno.mesh.files import atomic
+
 SPLITS = ("train", "validation", "test")
+# What a run's files were, in its folder: files that come later change a split at random.
+FILE = "files.json"
 # Formats of which one file can hold, or list, a whole series; of others the numbered files are one.
 SERIES = {".pvd", ".xdmf", ".xmf", ".e", ".exo", ".ex2", ".frd"}
 
@@ -43,3 +48,17 @@ def split_items(items: Iterable, fractions: tuple[float, float, float], seed: in
     n_train = len(items) - sum(counts)
     cuts = (0, n_train, n_train + counts[0], len(items))
     return {key: items[cuts[k] : cuts[k + 1]] for k, key in enumerate(SPLITS)}
+
+
+def save_splits(directory: Path, files: Mapping[str, Sequence[Path]]) -> None:
+    """Keep in the folder of a run which files were for what."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic(directory / FILE) as part:
+        part.write_text(json.dumps({key: [str(file) for file in files[key]] for key in SPLITS}, indent=1) + "\n")
+
+
+def load_splits(directory: Path) -> dict[str, list[Path]]:
+    """The files of each split when the run in a folder was trained; none where that is not known."""
+    path = directory / FILE
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    return {key: [Path(file) for file in found.get(key, ())] for key in SPLITS}

@@ -17,9 +17,9 @@ from torch import Tensor
 from gno.graph import FieldSpec, MeshData, SampleSpec, build_sample
 from gno.graph.coarsen import cluster_mean, clusters, coarsened
 from gno.mesh import Mesh, MeshError, interpolation, read_series
+from gno.progress import counter
 from gno.train.checkpoint import load_tensors, pack, save_tensors, unpack
 from gno.train.normalise import Normalisation, columns_of
-from gno.train.report import counter
 from gno.train.samples import content_key
 
 # One tensor (n_frames, n_nodes, c), or one (n_nodes, c) per frame where the mesh changes.
