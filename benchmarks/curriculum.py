@@ -10,7 +10,6 @@ and saved as curriculum.md beside them.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 from data import CACHE, FIELDS, files
+from jobs import collect
 
 from gno.train import Case, Data, Model, Training, train
 
@@ -88,16 +88,10 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what is there, train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    seeds = range(0 if options.table else options.seeds)
+    jobs = ({"share": share, "seed": seed, "minutes": options.minutes} for seed in seeds for share in options.shares)
     path = RESULTS / "curriculum.jsonl"
-    results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {(r["share"], r["seed"], r["minutes"]) for r in results}
-    for seed in range(0 if options.table else options.seeds):
-        for share in options.shares:
-            if (share, seed, options.minutes) not in done:
-                results.append(one(share, seed, options))
-                with path.open("a") as file:
-                    file.write(json.dumps(results[-1]) + "\n")
-                print(json.dumps(results[-1]), flush=True)
+    results = collect(jobs, path, lambda job: one(job["share"], job["seed"], options))
     (RESULTS / "curriculum.md").write_text(table(results), encoding="utf-8")
     print("\n" + table(results))
 

@@ -27,7 +27,7 @@ from scaling import Peak
 from gno.graph import MeshData, collate
 from gno.train import Case
 from gno.train.blueprint import Blueprint
-from gno.train.run import fit_spec, samples_of
+from gno.train.sources import fit_spec, samples_of
 
 RESULTS = Path(__file__).parent / "results" / "peer_inference.md"
 MESHES = {"h": 1.0, "h/2": 0.5, "h/4": 0.25}

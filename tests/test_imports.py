@@ -87,6 +87,38 @@ def circle(trees: dict[str, ast.Module]) -> list[str]:
     return []
 
 
+def names_in(tree: ast.Module) -> set[str]:
+    """What a module defines or imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def unknown_names(tree: ast.AST, trees: dict[str, ast.Module]) -> list[str]:
+    """Names that are imported from modules of ours that have none such."""
+    wanted = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module in trees]
+    return [
+        f"{node.module}.{alias.name}"
+        for node in wanted
+        for alias in node.names
+        if alias.name not in names_in(trees[str(node.module)]) and f"{node.module}.{alias.name}" not in trees
+    ]
+
+
+def test_scripts_import_what_there_is():
+    trees, root = modules(PACKAGE), PACKAGE.parent
+    scripts = [file for folder in ("benchmarks", "examples", "meshes") for file in (root / folder).rglob("*.py")]
+    assert len(scripts) > 20
+    missing = {file.name: unknown_names(ast.parse(file.read_text(encoding="utf-8")), trees) for file in scripts}
+    assert {name: names for name, names in missing.items() if names} == {}
+
+
 def test_imports_go_downward():
     assert offences(modules(PACKAGE)) == []
 

@@ -53,6 +53,7 @@ def test_a_good_case_is_frozen_and_knows_its_knobs(tmp_path):
         ({"data": "targets = 'b'\nfiles = '*'\nsplit = [0.5, 0.5]"}, ["data.split: expected three", "got [0.5, 0.5]"]),
         ({"training": None}, ["training: expected a section [training] with minutes", "got none", "gno train --help"]),
         ({"data": None}, ['data: expected a section [data] with files = "results/*.vtu", inputs', "got none"]),
+        ({"model": "minutes = 3"}, ["model.minutes: unknown key"]),
         ({"training": None, "trainin": "epochs = 3"}, ["trainin: unknown key", "did you mean 'training'"]),
         ({"data": "inputs = 'a'\ntargets = 'b'\nlog = 'c'\nfiles = '*'"}, ["data.log", "inputs (a), got 'c'"]),
         ({"data": "targets = "}, ["expected TOML", "line"]),
@@ -66,6 +67,12 @@ def test_bad_cases_are_told_in_one_line(tmp_path, changes, says):
     assert message.startswith(str(path)) and "\n" not in message
     for part in says:
         assert part in message
+
+
+def test_a_key_above_all_sections_is_sent_to_its_own(tmp_path):
+    (tmp_path / "case.toml").write_text('files = "*.vtu"\n[data]\ntargets = "u"\n[training]\nepochs = 3\n')
+    with pytest.raises(ValueError, match=r"case\.toml: files: expected in the section \[data\], got it above"):
+        load_case(tmp_path / "case.toml")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -27,6 +27,8 @@ def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) ->
     keys = [str(key) for key in first["loc"] if not _is_branch(key)]
     where = ".".join(keys)
     if first["type"] == "extra_forbidden":
+        if (section := _section_of(keys[-1], model)) and not keys[:-1]:
+            return f"{where}: expected in the section [{section}], got it above all sections"
         return f"{where}: {did_you_mean(keys[-1], _keys(model, keys[:-1]))}"
     if first["type"] == "missing":
         return f"{where}: expected {_MISSING.get(where, 'a value')}, got none{_HELP if where in _MISSING else ''}"
@@ -51,6 +53,11 @@ def did_you_mean(name: str, known: Iterable[str], what: str = "key") -> str:
 def _is_branch(key: Any) -> bool:
     # pydantic names the branch of a union or a function validator in the location of an error
     return isinstance(key, str) and ("[" in key or key in ("tuple", "int", "float", "none", "str"))
+
+
+def _section_of(key: str, model: type[pydantic.BaseModel]) -> str | None:
+    """The section whose key stands outside of it, if any; [model] knows more than it declares."""
+    return next((name for name in model.model_fields if name != "model" and key in _keys(model, [name])), None)
 
 
 def _keys(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
