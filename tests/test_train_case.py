@@ -130,3 +130,5 @@ def test_settings_from_the_command_line_are_checked_too(tmp_path):
     assert case.with_training(precision="64").training == Training(epochs=3, precision="64")
     with pytest.raises(ValueError, match=r"training\.precision: expected .*'64'.* got '8'"):
         case.with_training(precision="8")
+    with pytest.raises(ValueError, match=r"training\.epoch: unknown key 'epoch', did you mean 'epochs'"):
+        case.with_training(epoch=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import types
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -27,7 +26,7 @@ def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) ->
     keys = [str(key) for key in first["loc"] if not _is_branch(key)]
     where = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        if (section := _section_of(keys[-1], model)) and not keys[:-1]:
+        if not keys[:-1] and (section := _section_of(keys[-1], model)):
             return f"{where}: expected in the section [{section}], got it above all sections"
         return f"{where}: {did_you_mean(keys[-1], _keys(model, keys[:-1]))}"
     if first["type"] == "missing":
@@ -56,14 +55,21 @@ def _is_branch(key: Any) -> bool:
 
 
 def _section_of(key: str, model: type[pydantic.BaseModel]) -> str | None:
-    """The section whose key stands outside of it, if any; [model] knows more than it declares."""
-    return next((name for name in model.model_fields if name != "model" and key in _keys(model, [name])), None)
+    """The section whose key stands outside of it, if any."""
+    return next((name for name, part in _sections(model).items() if key in part.model_fields), None)
 
 
 def _keys(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
     for key in path:
-        annotation = model.model_fields[key].annotation
-        if isinstance(annotation, types.UnionType):
-            annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
-        model = typing.cast(type[pydantic.BaseModel], annotation)
+        model = _sections(model)[key]
     return list(model.model_fields)
+
+
+def _sections(model: type[pydantic.BaseModel]) -> dict[str, type[pydantic.BaseModel]]:
+    """The keys that are tables of keys."""
+    found: dict[str, type[pydantic.BaseModel]] = {}
+    for key, field in model.model_fields.items():
+        for part in typing.get_args(field.annotation) or (field.annotation,):  # a union where it may be absent
+            if isinstance(part, type) and issubclass(part, pydantic.BaseModel):
+                found[key] = part
+    return found
