@@ -1,5 +1,6 @@
 """Runs: they learn, repeat to the bit, leave the user's mesh alone, and never see a target."""
 
+import contextlib
 import json
 import warnings
 
@@ -104,6 +105,18 @@ def test_evaluation_is_the_relative_l2_by_mass(run):
     assert document["mean"]["u"] == pytest.approx(np.mean([row.errors["u"] for row in evaluation.rows]))
     assert document["worst"]["u"] == max(row.errors["u"] for row in evaluation.rows)
     assert document["seconds"] > 0 and "square 100" in str(evaluation)
+
+
+def test_an_evaluation_counts_its_files(run, monkeypatch):
+    counted = []
+
+    @contextlib.contextmanager
+    def counter(what, total, *, draw):
+        yield lambda n: counted.append((what, total, draw))
+
+    monkeypatch.setattr("gno.train.run.counter", counter)
+    run.evaluate([square(1), square(2)], progress=True)
+    assert counted == [("evaluation", 2, True)] * 2
 
 
 def test_batches_predict_what_singles_predict(run):

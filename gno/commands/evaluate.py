@@ -59,10 +59,11 @@ def evaluate(
         return _say_what_was_seen(run, files)
     sampler = load_sampler(run, device=device or "cpu")
     loaded: Any = sampler.operator if is_plain(sampler) else sampler
+    look = {"progress": True} if is_plain(sampler) else {}
     in_time = sampler.operator.blueprint.case.time is not None
     if curves and not in_time:
         raise ValueError("--curves: expected a run in time, got a steady one")
-    evaluation = loaded.evaluate_rollouts(series_files(files)) if in_time else loaded.evaluate(files)
+    evaluation = loaded.evaluate_rollouts(series_files(files), **look) if in_time else loaded.evaluate(files, **look)
     typer.echo(evaluation.to_json() if as_json else str(evaluation))
     if curves:
         from gno.post import draw_rollout

@@ -325,6 +325,8 @@ def evaluate_rollouts(
     blueprint: Blueprint,
     trajectories: Sequence[Trajectory],
     metrics: Mapping[str, Metric] = METRICS,
+    *,
+    progress: bool = False,
 ) -> RolloutEvaluation:
     """Roll out from the first frames of each trajectory to its end, and compare.
 
@@ -333,13 +335,19 @@ def evaluate_rollouts(
             ``spread``, is their standard deviation in the unit of ``vrmse``: as large as that where it is calibrated.
         trajectories: raw.
         metrics: by name; ``correlation``, ``vrmse``, ``relative_l2`` and those of the table among them.
+        progress: whether a bar counts the rollouts.
 
     Raises:
         ValueError: a trajectory without a single step.
     """
     evolutions = [evolution_of(model, blueprint)[0] for model in models]
     settings = evolution_of(models[0], blueprint)[1]
-    return RolloutEvaluation(tuple(_evaluated(evolutions, blueprint, settings, t, metrics) for t in trajectories))
+    rows = []
+    with counter("rollouts", len(trajectories), draw=progress) as advance:
+        for trajectory in trajectories:
+            rows.append(_evaluated(evolutions, blueprint, settings, trajectory, metrics))
+            advance(1)
+    return RolloutEvaluation(tuple(rows))
 
 
 @torch.inference_mode()

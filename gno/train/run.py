@@ -12,6 +12,7 @@ from torch import nn
 
 from gno.graph import MeshData, build_sample
 from gno.mesh import Mesh
+from gno.progress import counter
 from gno.train.blueprint import Blueprint
 from gno.train.evaluate import Evaluation, row_of
 from gno.train.physics import with_given
@@ -119,16 +120,18 @@ class Run:
         source = Path(series) if isinstance(series, str) else series
         return roll_out(self.model, self.blueprint, frames_of(source), path, **options)
 
-    def evaluate_rollouts(self, series: Iterable[Sequence[Mesh] | str | Path]) -> RolloutEvaluation:
-        """Rollouts from the first frames of series or files, against the frames that follow.
+    def evaluate_rollouts(
+        self, series: Iterable[Sequence[Mesh] | str | Path], *, progress: bool = False
+    ) -> RolloutEvaluation:
+        """Rollouts from the first frames of series or files, against those that follow; a bar counts them if wanted.
 
         Raises:
             ValueError: a series without a state or a step, or no series at all.
         """
-        return evaluate_series([self.model], self.blueprint, series)
+        return evaluate_series([self.model], self.blueprint, series, progress=progress)
 
-    def evaluate(self, meshes: Iterable[Mesh | str | Path]) -> Evaluation:
-        """Errors against the fields in the meshes or files.
+    def evaluate(self, meshes: Iterable[Mesh | str | Path], *, progress: bool = False) -> Evaluation:
+        """Errors against the fields in the meshes or files; a bar counts them if wanted.
 
         Raises:
             ValueError: a mesh without a target, or no mesh at all.
@@ -138,18 +141,24 @@ class Run:
             raise ValueError("meshes to evaluate: expected at least one, got none")
         self._check_steady("evaluate_rollouts")
         spec = self.blueprint.spec
-        samples = samples_of(sources, spec, self.blueprint.case)
+        samples = samples_of(sources, spec, self.blueprint.case, progress)
         rows = []
         found = answers(self.model, self.blueprint, samples, costs=True)
-        for source, sample, answer in zip(sources, samples, found, strict=True):
-            name, truth = source.source if isinstance(source, Mesh) else str(source), answer.truth or []
-            times = answer.seconds, answer.coarse_seconds
-            rows.append(row_of(name, sample, answer.fields, truth, answer.mass, spec.targets, *times))
+        with counter("evaluation", len(sources), draw=progress) as advance:
+            for source, sample, answer in zip(sources, samples, found, strict=True):
+                name, truth = source.source if isinstance(source, Mesh) else str(source), answer.truth or []
+                times = answer.seconds, answer.coarse_seconds
+                rows.append(row_of(name, sample, answer.fields, truth, answer.mass, spec.targets, *times))
+                advance(1)
         return Evaluation(tuple(rows))
 
 
 def evaluate_series(
-    models: Sequence[nn.Module], blueprint: Blueprint, series: Iterable[Sequence[Mesh] | str | Path]
+    models: Sequence[nn.Module],
+    blueprint: Blueprint,
+    series: Iterable[Sequence[Mesh] | str | Path],
+    *,
+    progress: bool = False,
 ) -> RolloutEvaluation:
     """Rollouts of one or several models from the first frames of series or files, against the frames that follow.
 
@@ -160,4 +169,5 @@ def evaluate_series(
     if not sources:
         raise ValueError("series to evaluate: expected at least one, got none")
     evolution_of(models[0], blueprint)  # a steady run is told apart before anything is read
-    return evaluate_rollouts(models, blueprint, trajectories_of(sources, blueprint.spec, blueprint.case))
+    trajectories = trajectories_of(sources, blueprint.spec, blueprint.case, progress)
+    return evaluate_rollouts(models, blueprint, trajectories, progress=progress)
