@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cli_cases import gno
 from train_cases import square
 
 from gno.mesh import read, write, write_series
+from gno.train import load_case
 
 COMMANDS = ("inspect", "train", "evaluate", "predict", "show", "demo")
 
@@ -121,9 +123,16 @@ def test_evaluate_takes_the_files_that_were_kept_for_tests_and_says_which_were_s
     for extra in range(8, 12):  # the split of these would be another one
         write(square(extra), trained / "data" / f"{extra}.vtu")
     status, out, err = gno(capsys, monkeypatch, "evaluate", "runs/case", "--json")
+    held_out_now = load_case("case.toml").paths()["test"][0]
+    refused = gno(capsys, monkeypatch, "calibrate", "runs/case", held_out_now)
+    monkeypatch.setattr("gno.train.train", lambda *_, **__: SimpleNamespace(summary=lambda: ""))
+    monkeypatch.setattr("gno.train.splits.save_splits", lambda *_: None)
+    resumed = gno(capsys, monkeypatch, "train", "case.toml", "--resume")
     for extra in range(8, 12):
         (trained / "data" / f"{extra}.vtu").unlink()
     assert (status, err) == (0, "")
+    assert str(held_out_now) in files["train"] and "expected files that are not trained on" in refused[2]
+    assert f"{held_out_now} was trained on and is held out now, one of 1 such" in resumed[2]
     assert [row["file"] for row in json.loads(out)["files"]] == files["test"]
     _, _, err = gno(capsys, monkeypatch, "evaluate", "runs/case", files["test"][0], *files["train"][:2])
     assert "2 of 3 files were there in training" in err

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def calibrate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `gno train` made, of any method.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Meshes with all targets, held out.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Meshes with all targets, held out.")],
     coverage: Annotated[float, typer.Option(min=0.01, max=0.999, help="Of the intervals beside predictions.")] = 0.9,
     false_alarms: Annotated[
         float, typer.Option(min=0.001, max=0.99, help="Largest share of files like these that are flagged.")
@@ -33,14 +33,15 @@ def calibrate(
       gno calibrate runs/case held_out/*.vtu
       gno calibrate runs/case held_out/*.vtu --coverage 0.95 --false-alarms 0.02
     """
-    from gno.train.splits import series_files
+    from gno.train.splits import load_splits, series_files
     from gno.uq import Calibrated
     from gno.uq.calibrated import load_sampler
     from gno.uq.conformal import meshes_needed
 
     sampler = load_sampler(run, device=device or "cpu")
     case = sampler.operator.blueprint.case
-    training, files = case.paths()["train"], files if case.time is None else series_files(files)
+    training = load_splits(run)["train"] or case.paths()["train"]
+    files = files if case.time is None else series_files(files)
     if both := sorted({file.resolve() for file in files} & set(training)):
         raise ValueError(f"gno calibrate: expected files that are not trained on, got {both[0]}")
     options = {"coverage": coverage, "false_alarms": false_alarms}

@@ -15,7 +15,7 @@ def evaluate(
     run: RunFolder,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE...]", help="Mesh files of any format; the test files of the case by default."),
+        typer.Argument(metavar="FILE", help="Mesh files of any format; the test files of the case by default."),
     ] = None,
     as_json: Json = False,
     device: Device = None,

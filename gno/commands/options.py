@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `gno train` made.")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Mesh files of any format.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Mesh files of any format.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 

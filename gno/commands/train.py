@@ -55,7 +55,7 @@ def train(
     """
     from gno.train import Interrupted, load_case
     from gno.train import train as run_training
-    from gno.train.splits import save_splits
+    from gno.train.splits import load_splits, save_splits
 
     changes = {"device": device, "devices": devices, "precision": precision}
     wanted = load_case(case).with_training(**{key: value for key, value in changes.items() if value is not None})
@@ -63,6 +63,9 @@ def train(
     again = f"gno train {case}" + (f" -o {output}" if output else "") + " --resume"
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     files = wanted.paths()
+    if resume and (moved := {*load_splits(folder)["train"]} & {*files["validation"], *files["test"]}):
+        which = f"{min(moved)} was trained on and is held out now, one of {len(moved)} such files"
+        typer.echo(f"gno: note: the files of the case changed: {which}", err=True)
     try:
         if wanted.uncertainty is None:
             said = run_training(wanted, folder, **options).summary()
