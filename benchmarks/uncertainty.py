@@ -22,15 +22,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from jobs import apart, collect
 
 CACHE = Path(__file__).parent / ".cache"
 RESULTS = Path(__file__).parent / "results"
@@ -321,31 +320,20 @@ def choice(job: dict) -> dict:
 PARTS = {"steady": steady, "rollout": rollout, "choice": choice}
 
 
-def jobs(parts: list[str], minutes: float, seeds: list[int]) -> list[dict]:
-    """All jobs of some parts, the first seed first."""
-    found: list[dict] = []
-    for seed in seeds:
-        if "steady" in parts:
-            found += [{"part": "steady", "method": m, "seed": seed, "minutes": minutes} for m in METHODS]
-        if "rollout" in parts:
-            found += [{"part": "rollout", "method": m, "seed": seed, "minutes": minutes} for m in IN_TIME]
-    for pool in POOLS if "choice" in parts else ():
+def jobs(options: argparse.Namespace) -> list[dict]:
+    """All jobs that were asked for, the first seed first."""
+    found, minutes = [], options.minutes
+    for seed in options.seeds:
+        for part, methods in (("steady", METHODS), ("rollout", IN_TIME)):
+            chosen = [m for m in methods if part in options.parts and m in options.methods]
+            found += [{"part": part, "method": m, "seed": seed, "minutes": minutes} for m in chosen]
+    for pool in options.pools if "choice" in options.parts else ():
         found += [
             {"part": "choice", "pool": pool, "strategy": s, "seed": seed, "minutes": round(minutes / 2, 4)}
-            for seed in seeds
+            for seed in options.seeds
             for s in STRATEGIES
         ]
     return found
-
-
-def start(job: dict) -> dict:
-    """A job in a new process."""
-    command = [sys.executable, __file__, "--one", json.dumps(job)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def one(job: dict) -> dict:
@@ -376,19 +364,9 @@ def main() -> None:
         return
     from uncertainty_table import table
 
-    lines = options.output.read_text().splitlines() if options.output.exists() else []
-    results = [json.loads(line) for line in lines]
     device = {} if options.device == "cpu" else {"device": options.device}
-    for job in [] if options.table else jobs(options.parts, options.minutes, options.seeds):
-        job |= device
-        known = any(all(row.get(key) == value for key, value in job.items()) for row in results)
-        unwanted = [value not in getattr(options, f"{key}s") for key, value in job.items() if key in ("method", "pool")]
-        if known or any(unwanted):
-            continue
-        results.append(start(job))
-        with options.output.open("a") as handle:
-            handle.write(json.dumps(results[-1]) + "\n")
-        print(json.dumps(job), flush=True)
+    wanted = [] if options.table else jobs(options)
+    results = collect([job | device for job in wanted], options.output, lambda job: apart(__file__, job))
     text = table(results)
     options.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     print(text)
