@@ -28,7 +28,11 @@ def evaluate(
     ] = False,
     diagram: Annotated[
         Path | None,
-        typer.Option("-o", "--diagram", help="Reliability diagram to write, and beside it the scales (_scales)."),
+        typer.Option(
+            "-o",
+            "--diagram",
+            help="Reliability diagram to write, and beside it the scales (_scales); in time a table of the steps.",
+        ),
     ] = None,
 ) -> None:
     """Compare predictions with the fields in files: relative L2 errors, weighted by node mass, and the operator's time.
@@ -40,7 +44,8 @@ def evaluate(
 
     With --uncertainty: RMS error and standard deviation (sharpness), CRPS, NLL, calibration error (ECE), how often
     intervals cover and how wide they are, correlation of std and error, AUSE; on every scale (u@1 is the first coarse
-    one). Then what averaging to each scale does to the variance of the field, to the error and to the doubt.
+    one). Then what averaging to each scale does to the variance of the field, to the error and to the doubt. In time
+    the same after every step, printed for windows of steps; the diagram shows error and std step by step.
 
     \b
     Examples:
@@ -49,12 +54,15 @@ def evaluate(
       gno evaluate runs/case --json > errors.json
       gno evaluate runs/waves test/*.pvd --curves errors.png
       gno evaluate runs/case --uncertainty -o reliability.png
+      gno evaluate runs/waves test/*.pvd --uncertainty -o doubt.png
     """
     from gno.train.splits import series_files
     from gno.uq.calibrated import is_plain, load_sampler
 
     files = files or _test_files(run)
     if uncertainty or diagram:
+        if curves:
+            raise ValueError("--curves: expected it without --uncertainty and -o, which draw the doubt over time")
         _evaluate_doubt(run, files, device=device or "cpu", as_json=as_json, diagram=diagram)
         return _say_what_was_seen(run, files)
     sampler = load_sampler(run, device=device or "cpu")
@@ -95,13 +103,20 @@ def _say_what_was_seen(run: Path, files: Sequence[Path]) -> None:
 
 def _evaluate_doubt(run: Path, files: Sequence[Path], *, device: str, as_json: bool, diagram: Path | None) -> None:
     """The metrics of the doubt, and figures."""
-    from gno.uq import Calibrated, draw_reliability, draw_scales, evaluate
+    from gno.train.report import counter
+    from gno.train.splits import series_files
+    from gno.uq import Calibrated, draw_reliability, draw_rollout_doubt, draw_scales, evaluate, evaluate_in_time
 
     calibrated = Calibrated.load(run, device=device)
     if calibrated.sampler.operator.blueprint.case.time is not None:
-        raise ValueError(
-            f"--uncertainty: expected a steady run, got one in time ({run}); without it std is beside VRMSE"
-        )
+        series = series_files(files)
+        with counter("rolling out", len(series), draw=True) as advance:
+            rolled = evaluate_in_time(calibrated.sampler, series, calibration=calibrated.conformal, advance=advance)
+        typer.echo(rolled.to_json() if as_json else str(rolled))
+        if diagram is not None:
+            typer.echo(str(rolled.write_csv(diagram.with_suffix(".csv"))), err=True)
+            typer.echo(str(draw_rollout_doubt(rolled, diagram)), err=True)
+        return
     found = evaluate(calibrated.sampler, files, calibration=calibrated.conformal)
     typer.echo(found.to_json() if as_json else str(found))
     if diagram is not None:

@@ -189,7 +189,7 @@ class RolloutEvaluation:
     def to_json(self) -> str:
         """Everything, for machines."""
         windows = {
-            metric: {f: {_name(w): self.window(metric, f, *w) for w in WINDOWS} for f in self.fields}
+            metric: {f: {window_name(w): self.window(metric, f, *w) for w in WINDOWS} for f in self.fields}
             for metric in self.rows[0].metrics
         }
         document: dict[str, Any] = {
@@ -201,9 +201,9 @@ class RolloutEvaluation:
         return json.dumps(document, indent=2)
 
     def __str__(self) -> str:
-        titles = ["field", *(f"VRMSE {_name(w)}" for w in WINDOWS), *(f"L2 {_name(w)}" for w in WINDOWS)]
+        titles = ["field", *(f"VRMSE {window_name(w)}" for w in WINDOWS), *(f"L2 {window_name(w)}" for w in WINDOWS)]
         titles += ["correlated", "drift", "spectrum", "values"]
-        titles += [f"std {_name(w)}" for w in WINDOWS if "spread" in self.rows[0].metrics]
+        titles += [f"std {window_name(w)}" for w in WINDOWS if "spread" in self.rows[0].metrics]
         table = [titles, *(self._line(field) for field in self.fields)]
         widths = [max(len(row[k]) for row in table) for k in range(len(titles))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
@@ -247,7 +247,11 @@ class RolloutEvaluation:
         return path
 
 
-def _name(window: tuple[int, int]) -> str:
+def window_name(window: tuple[int, int]) -> str:
+    """
+    >>> window_name((1, 1)), window_name((6, 12))
+    ('1', '6:12')
+    """
     return str(window[0]) if window[0] == window[1] else f"{window[0]}:{window[1]}"
 
 

@@ -6,10 +6,11 @@ from gno.uq.active import Choice, choose_runs
 from gno.uq.calibrated import Calibrated
 from gno.uq.conformal import Conformal, load_calibration, save_calibration
 from gno.uq.deferral import Deferral, Deferred
-from gno.uq.diagram import draw_reliability, draw_scales
+from gno.uq.diagram import draw_reliability, draw_rollout_doubt, draw_scales
 from gno.uq.draws import MonteCarloDropout, Variational
 from gno.uq.ensemble import Ensemble, train_ensemble
 from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate
+from gno.uq.evaluate_in_time import RolloutUncertainty, evaluate_in_time
 from gno.uq.laplace import LastLayerLaplace
 from gno.uq.methods import load_uncertain, train_uncertain
 from gno.uq.metrics import Reliability, Scores, reliability
@@ -30,6 +31,7 @@ __all__ = [
     "NoisyOutput",
     "Novelty",
     "Reliability",
+    "RolloutUncertainty",
     "Sampler",
     "ScaleVariance",
     "Scores",
@@ -39,8 +41,10 @@ __all__ = [
     "calibrate",
     "choose_runs",
     "draw_reliability",
+    "draw_rollout_doubt",
     "draw_scales",
     "evaluate",
+    "evaluate_in_time",
     "load_calibration",
     "load_uncertain",
     "reliability",

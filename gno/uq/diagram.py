@@ -10,6 +10,8 @@ from typing import Any
 from gno.post.color import INK, PALE
 from gno.post.picture import write_figure
 from gno.post.plot import COLORS, dress, sheet
+from gno.uq.evaluate import Judged
+from gno.uq.evaluate_in_time import RolloutUncertainty, in_words
 from gno.uq.metrics import Reliability
 from gno.uq.scales import ScaleVariance
 
@@ -36,14 +38,53 @@ def draw_reliability(diagrams: Mapping[str, Reliability], output: str | Path) ->
 
 def _figure(diagrams: Mapping[str, Reliability]) -> Any:
     figure = sheet(5.2, 5.2)
-    axes = figure.add_subplot()
+    _diagonal(figure.add_subplot(), diagrams, "share of truth below the predicted quantile")
+    return figure
+
+
+def _diagonal(axes: Any, diagrams: Mapping[str, Reliability], title: str) -> None:
     axes.plot([0, 1], [0, 1], color=PALE, lw=0.8, ls=":")
     for k, (name, diagram) in enumerate(diagrams.items()):
         label = f"{name}  ECE {diagram.calibration_error:.3f}"
         axes.plot(diagram.expected, diagram.observed, color=COLORS[k % len(COLORS)], lw=1.6, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    dress(axes, "share of truth below the predicted quantile", x="predicted quantile", legend="upper left")
-    return figure
+    dress(axes, title, x="predicted quantile", legend="upper left")
+
+
+def draw_rollout_doubt(found: RolloutUncertainty, output: str | Path, *, nominal: float = 0.9) -> Path:
+    """A row per field: reliability by windows of steps, error and standard deviation, coverage against the step.
+
+    Args:
+        found: of rollouts against known series.
+        output: picture file.
+        nominal: coverage of the intervals that are drawn.
+
+    Returns:
+        the picture's path.
+    """
+    figure = sheet(12.0, 4.0 * len(found.steps))
+    for (name, steps), (left, middle, right) in zip(
+        found.steps.items(), figure.subplots(len(found.steps), 3, squeeze=False), strict=True
+    ):
+        windows = {in_words(w): found.window(name, *w).reliability for w in found.windows}
+        _diagonal(left, windows, f"{name}: share below the quantile")
+        x, dot = range(1, len(steps) + 1), {"lw": 1.6, "marker": "o", "ms": 3}
+        middle.plot(x, [s.scores.error for s in steps], color=COLORS[1], label="RMS error", **dot)
+        middle.plot(x, [s.scores.sharpness for s in steps], color=COLORS[0], label="std", **dot)
+        middle.set_ylim(bottom=0)
+        right.axhline(nominal, color=PALE, lw=0.8, ls=":")
+        right.plot(x, [s.scores.coverage[nominal] for s in steps], color=COLORS[0], label="as Gaussian", **dot)
+        known = [(k, c) for k, s in zip(x, steps, strict=True) if (c := _calibrated(s, nominal)) is not None]
+        if known:
+            right.plot(*zip(*known, strict=True), color=COLORS[2], label="calibrated", **dot)
+        right.set_ylim(0, 1)
+        dress(middle, f"{name}: error and standard deviation", x="step")
+        dress(right, f"{name}: inside intervals of {nominal:.0%}", x="step")
+    return write_figure(figure, Path(output))
+
+
+def _calibrated(step: Judged, nominal: float) -> float | None:
+    return step.calibrated.coverage.get(nominal) if step.calibrated else None
 
 
 def draw_scales(scales: Mapping[str, Sequence[ScaleVariance]], output: str | Path) -> Path:

@@ -54,6 +54,30 @@ class CalibratedScores:
 
 
 @dataclasses.dataclass(frozen=True)
+class Judged:
+    """All that is said of one field on one scale, or after one step; ``calibrated`` where it was."""
+
+    scores: Scores
+    reliability: Reliability
+    across: AcrossMeshes
+    calibrated: CalibratedScores | None
+
+    @staticmethod
+    def of(known: Known, conformal: Conformal | None) -> Judged:
+        """Every mesh counts the same, nodes by mass."""
+        together = Uncertain.concatenate(known.quantities)
+        truth = np.concatenate(known.truths)
+        mass = np.concatenate([m / m.sum() for m in known.masses])
+        flat = flatten(together, truth, mass)
+        return Judged(
+            Scores.of(together, truth, mass),
+            reliability(flat.truth, flat.mean, flat.std, flat.weight),
+            _across(known),
+            _calibrated(conformal, known) if conformal else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class UncertaintyEvaluation:
     """Metrics by field, as ``u`` on the mesh and ``u@1`` on level 1; every mesh counts the same, nodes by mass.
 
@@ -76,30 +100,40 @@ class UncertaintyEvaluation:
         return json.dumps(document, indent=2)
 
     def __str__(self) -> str:
-        columns = ("error", "sharpness", "CRPS", "NLL", "ECE", "Pearson", "Spearman", "AUSE")
-        rows = {
-            name: (x.error, x.sharpness, x.crps, x.nll, x.ece, x.pearson, x.spearman, x.ause)
-            for name, x in self.scores.items()
-        }
-        parts = [_table("field", columns, rows)]
-        intervals = {f"{name}, as Gaussian": (x.coverage, x.width) for name, x in self.scores.items()}
-        intervals |= {f"{name}, calibrated": (x.coverage, x.width) for name, x in self.calibrated.items()}
-        covered = {name: [x.get(c) for c in COVERAGES] for name, (x, _) in intervals.items()}
-        wide = {name: [x.get(c) for c in COVERAGES] for name, (_, x) in intervals.items()}
-        parts.append(_table("share of the truth in intervals of", [f"{c:.0%}" for c in COVERAGES], covered, "{:.1%}"))
-        parts.append(_table("mean width of intervals of", [f"{c:.0%}" for c in COVERAGES], wide))
+        parts = score_tables("field", self.scores, self.calibrated)
         whole = {name: [x.simultaneous.get(c) for c in COVERAGES] for name, x in self.calibrated.items()}
         if whole:
             title = "meshes wholly inside bands of"
-            parts.append(_table(title, [f"{c:.0%}" for c in COVERAGES], whole, "{:.1%}"))
+            parts.append(text_table(title, [f"{c:.0%}" for c in COVERAGES], whole, "{:.1%}"))
         if self.n_meshes > 2:  # of two it is one or minus one
             across = {name: (x.pearson, x.spearman) for name, x in self.across.items()}
-            parts.append(_table("std against error, over meshes", ("Pearson", "Spearman"), across))
+            parts.append(text_table("std against error, over meshes", ("Pearson", "Spearman"), across))
         parts += [_scale_table(name, scales) for name, scales in self.scales.items()]
         return "\n\n".join(parts)
 
 
-def _table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], form: str = "{:.3g}") -> str:
+def score_tables(title: str, scores: Mapping[str, Scores], calibrated: Mapping[str, CalibratedScores]) -> list[str]:
+    """Scores of several fields as text, then how often their intervals cover and how wide they are."""
+    columns = ("error", "sharpness", "CRPS", "NLL", "ECE", "Pearson", "Spearman", "AUSE")
+    rows = {
+        name: (x.error, x.sharpness, x.crps, x.nll, x.ece, x.pearson, x.spearman, x.ause) for name, x in scores.items()
+    }
+    intervals = {f"{name}, as Gaussian": (x.coverage, x.width) for name, x in scores.items()}
+    intervals |= {f"{name}, calibrated": (x.coverage, x.width) for name, x in calibrated.items()}
+    covered = {name: [x.get(c) for c in COVERAGES] for name, (x, _) in intervals.items()}
+    wide = {name: [x.get(c) for c in COVERAGES] for name, (_, x) in intervals.items()}
+    nominal = [f"{c:.0%}" for c in COVERAGES]
+    return [
+        text_table(title, columns, rows),
+        text_table("share of the truth in intervals of", nominal, covered, "{:.1%}"),
+        text_table("mean width of intervals of", nominal, wide),
+    ]
+
+
+def text_table(
+    title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], form: str = "{:.3g}"
+) -> str:
+    """Numbers by name, in columns."""
     width = max(len(title), *(len(name) for name in rows))
     lines = [f"{title:{width}} " + " ".join(f"{name:>9}" for name in columns)]
     for name, values in rows.items():
@@ -125,7 +159,7 @@ def _scale_table(field: str, scales: Sequence[ScaleVariance]) -> str:
             math.sqrt(scale.error),
             math.sqrt(scale.doubt),
         ]
-    return _table("averaged to", columns, rows, "{:.4g}")
+    return text_table("averaged to", columns, rows, "{:.4g}")
 
 
 def evaluate(
@@ -145,7 +179,6 @@ def evaluate(
         ValueError: a mesh without a target, or no mesh at all.
     """
     calibration = calibration or {}
-    scores, diagrams, across, calibrated, n_meshes = {}, {}, {}, {}, 0
     through: dict[str, list[list[ScaleVariance]]] = {}
 
     def followed() -> Iterator[Answered]:
@@ -154,21 +187,19 @@ def evaluate(
                 through.setdefault(name, []).append(scales)
             yield answered
 
-    for name, known in _known(sampler, followed()).items():
-        n_meshes = len(known.quantities)
-        together = Uncertain.concatenate(known.quantities)
-        truth = np.concatenate(known.truths)
-        mass = np.concatenate([m / m.sum() for m in known.masses])
-        scores[name] = Scores.of(together, truth, mass)
-        flat = flatten(together, truth, mass)
-        diagrams[name] = reliability(flat.truth, flat.mean, flat.std, flat.weight)
-        across[name] = _across(known)
-        if name in calibration:
-            calibrated[name] = _calibrated(calibration[name], known)
+    fields = _known(sampler, followed())
+    judged = {name: Judged.of(known, calibration.get(name)) for name, known in fields.items()}
     scales = {
         name: [ScaleVariance.average(parts) for parts in zip(*rows, strict=True)] for name, rows in through.items()
     }
-    return UncertaintyEvaluation(n_meshes, scores, diagrams, across, calibrated, scales)
+    return UncertaintyEvaluation(
+        n_meshes=len(next(iter(fields.values())).quantities),
+        scores={name: x.scores for name, x in judged.items()},
+        reliability={name: x.reliability for name, x in judged.items()},
+        across={name: x.across for name, x in judged.items()},
+        calibrated={name: x.calibrated for name, x in judged.items() if x.calibrated},
+        scales=scales,
+    )
 
 
 def calibrate(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> dict[str, Conformal]:

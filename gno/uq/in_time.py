@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from gno.mesh import Mesh
 from gno.train.normalise import columns_of
 from gno.train.sources import frames_of
-from gno.uncertain import Uncertain
 from gno.uq.conformal import Conformal
-from gno.uq.evaluate import FLOOR
-from gno.uq.novelty import Detector, Look
-from gno.uq.rollout import follow
+from gno.uq.evaluate import FLOOR, Known
+from gno.uq.novelty import Detector
+from gno.uq.rollout import Step, follow
 from gno.uq.sampler import Sampler
 
 # What is usual is read off at most so many steps of the training series.
@@ -45,47 +42,49 @@ def calibrate_in_time(
     Raises:
         ValueError: a series without a state or a step, or too few for the rate.
     """
-    detector = None
-    if training:
-        looks, owner = _looks(sampler, training, advance)
-        detector = Detector.of(sampler, looks, owner)
+    detector = detector_in_time(sampler, training, advance) if training else None
     scores, series = [], []
     for source in held_out:
-        largest, known = 0.0, []
+        largest, steps = 0.0, []
         for step in follow(sampler, frames_of(source)):
-            known.append((step.quantity, step.truth, step.mass))
-            if detector is not None:
+            steps.append(step.without_look())
+            if detector is not None and step.look is not None:
                 largest = max(largest, detector.judge(detector.squares(step.look)).score)
         scores.append(largest)
-        series.append(known)
+        series.append(steps)
         advance(1)
-    return _intervals(sampler, series), detector and detector.with_threshold(scores, false_alarms)
+    return intervals(sampler, series), detector and detector.with_threshold(scores, false_alarms)
 
 
-def _looks(
-    sampler: Sampler, training: Sequence[Series], advance: Callable[[int], None]
-) -> tuple[list[Look], list[int]]:
-    """Looks at some steps of every series, and the number of the series of each."""
+def detector_in_time(
+    sampler: Sampler, training: Sequence[Series], advance: Callable[[int], None] = lambda n: None
+) -> Detector:
+    """What is usual in the rollouts of training series, without a threshold yet."""
     most, looks, owner = max(1, MOST_STEPS // len(training)), [], []
     for number, source in enumerate(training):
         frames = frames_of(source)
         stride = -(-len(frames) // most)
-        some = [step.look for k, step in enumerate(follow(sampler, frames)) if k % stride == 0]
+        some = [step.look for k, step in enumerate(follow(sampler, frames)) if step.look and k % stride == 0]
         looks += some
         owner += [number] * len(some)
         advance(1)
-    return looks, owner
+    return Detector.of(sampler, looks, owner)
 
 
-def _intervals(
-    sampler: Sampler, series: Sequence[Sequence[tuple[Uncertain, np.ndarray, np.ndarray]]]
-) -> dict[str, Conformal]:
+def intervals(sampler: Sampler, series: Sequence[Sequence[Step]]) -> dict[str, Conformal]:
+    """Of every field, as ``u#k`` for step k, from rollouts of held-out series."""
     scale, found = sampler.operator.blueprint.normalisation.states, {}
     assert scale is not None
-    for k, step in enumerate(zip(*series, strict=False), start=1):
-        quantities, truths, masses = zip(*step, strict=True)
-        for columns, field in columns_of(sampler.operator.blueprint.spec.targets):
-            floor = FLOOR * float(scale.std[columns].square().mean().sqrt())
-            parts = ([u[:, columns] for u in quantities], [y[:, columns] for y in truths])
-            found[f"{field.name}#{k}"] = Conformal.fit(*parts, masses, floor=floor)
+    for columns, field in columns_of(sampler.operator.blueprint.spec.targets):
+        floor = FLOOR * float(scale.std[columns].square().mean().sqrt())
+        for k, known in enumerate(known_steps(series, columns), start=1):
+            found[f"{field.name}#{k}"] = Conformal.fit(known.quantities, known.truths, known.masses, floor=floor)
     return found
+
+
+def known_steps(series: Sequence[Sequence[Step]], columns: slice) -> list[Known]:
+    """One field after every step that all series have."""
+    return [
+        Known([s.quantity[:, columns] for s in steps], [s.truth[:, columns] for s in steps], [s.mass for s in steps])
+        for steps in zip(*series, strict=False)
+    ]

@@ -48,13 +48,17 @@ class Step:
 
     Args:
         quantity: the states after it, (n_nodes, n_targets). truth: of the series. mass: shares.
-        look: what the detector sees of it.
+        look: what the detector sees of it; much larger than the rest, so that it is not kept.
     """
 
     quantity: Uncertain
     truth: Float[np.ndarray, "n_nodes n_targets"]
     mass: Float[np.ndarray, " n_nodes"]
-    look: Look
+    look: Look | None
+
+    def without_look(self) -> Step:
+        """What is kept of it."""
+        return dataclasses.replace(self, look=None)
 
 
 @dataclasses.dataclass(frozen=True)
