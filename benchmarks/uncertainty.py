@@ -194,10 +194,10 @@ def rollout(job: dict) -> dict:
 
     from gno.train.case import Time
     from gno.uq.calibrated import MOST_SERIES
-    from gno.uq.evaluate_in_time import judge_rollouts
     from gno.uq.in_time import detector_in_time, intervals
     from gno.uq.metrics import auroc
     from gno.uq.rollout import follow
+    from gno.uq.rollout_scores import judge_rollouts
 
     case = case_of(job["minutes"], job["seed"], job["method"], Time(unroll=4, gradient=2, noise=0))
     if case.uncertainty.method in ("dropout", "variational"):
@@ -256,8 +256,8 @@ def split_again(sampler, known: list[list], n_splits: int = 50) -> dict[str, tup
     import numpy as np
     from uncertainty_table import STEPS
 
-    from gno.uq.evaluate_in_time import judge_rollouts
     from gno.uq.in_time import intervals
+    from gno.uq.rollout_scores import judge_rollouts
 
     rng, rows = np.random.default_rng(0), []
     some = [[steps[k - 1] for k in STEPS] for steps in known]

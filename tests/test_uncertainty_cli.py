@@ -1,6 +1,7 @@
 """The command line where a run knows how sure it is: train, evaluate, predict, post, show, calibrate; and in time."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,3 +226,12 @@ def test_rollouts_of_an_ensemble(tmp_path, capsys, monkeypatch):
     assert row["spread"]["u"][-1] == pytest.approx(np.sqrt(mass @ last["std_u"] ** 2 / (spread + 1e-7)), rel=1e-3)
     error = np.sqrt(mass @ (last["u"] - last["predicted_u"]) ** 2 / (spread + 1e-7))
     assert row["vrmse"]["u"][-1] == pytest.approx(error, rel=1e-3)
+    doubt = ("evaluate", "runs/case", "2.pvd", "0.pvd", "--uncertainty")
+    status, out, err = gno(capsys, monkeypatch, *doubt, "-o", "doubt.png")
+    assert status == 0 and "u, steps 6:7, calibrated" in out and "2 series of 7 steps" in out, err
+    assert Path("doubt.png").read_bytes().startswith(b"\x89PNG")
+    assert len(Path("doubt.csv").read_text().splitlines()) == 8
+    document = json.loads(gno(capsys, monkeypatch, *doubt, "--json")[1])
+    assert document["steps"]["u"][6]["scores"]["sharpness"] > 0
+    status, out, err = gno(capsys, monkeypatch, *doubt, "--curves", "a.png")
+    assert status == 2 and "--curves: expected it without --uncertainty" in err

@@ -10,11 +10,11 @@ from gno.uq.diagram import draw_reliability, draw_rollout_doubt, draw_scales
 from gno.uq.draws import MonteCarloDropout, Variational
 from gno.uq.ensemble import Ensemble, train_ensemble
 from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate
-from gno.uq.evaluate_in_time import RolloutUncertainty, evaluate_in_time
 from gno.uq.laplace import LastLayerLaplace
 from gno.uq.methods import load_uncertain, train_uncertain
 from gno.uq.metrics import Reliability, Scores, reliability
 from gno.uq.novelty import Detector, Novelty
+from gno.uq.rollout_scores import RolloutUncertainty, evaluate_in_time
 from gno.uq.sampler import Sampler
 from gno.uq.scales import ScaleVariance, scale_variances
 

@@ -11,8 +11,8 @@ from gno.post.color import INK, PALE
 from gno.post.picture import write_figure
 from gno.post.plot import COLORS, dress, sheet
 from gno.uq.evaluate import Judged
-from gno.uq.evaluate_in_time import RolloutUncertainty, in_words
 from gno.uq.metrics import Reliability
+from gno.uq.rollout_scores import RolloutUncertainty, in_words
 from gno.uq.scales import ScaleVariance
 
 
