@@ -73,7 +73,7 @@ def test_no_arguments_list_the_commands(capsys, monkeypatch):
         (["predict", "runs/case", "data/0.vtu", "-o", "data"], "0.vtu"),
         (["predict", "runs/case", "data/0.vtu", "data/0.vtu", "-o", "new"], "twice"),
         (["predict", "runs/case", "data/0.vtu"], "output"),
-        (["predict", "runs/case", "data/0.vtu", "-o", "new", "--format", ".docx"], ".docx"),
+        (["predict", "runs/case", "data/0.vtu", "-o", "new", "--format", "docx"], "--format: expected one of .avs"),
         (["show", "data/0.vtu", "-f", "nothing"], "nothing"),
         (["show", "data/0.vtu"], "--field"),
         (["show", "data/0.vtu", "--levels"], "0_level1"),

@@ -11,7 +11,7 @@ from train_cases import case, square, squares
 
 from gno.mesh import node_mass, read, write
 from gno.train import Data, Run, train
-from gno.train.blueprint import finest_dense_level
+from gno.train.blueprint import Blueprint, finest_dense_level
 from gno.train.loop import epoch_batches
 from gno.train.sources import samples_of
 from gno.train.units import UnitWarning
@@ -117,6 +117,19 @@ def test_an_evaluation_counts_its_files(run, monkeypatch):
     monkeypatch.setattr("gno.train.run.counter", counter)
     run.evaluate([square(1), square(2)], progress=True)
     assert counted == [("evaluation", 2, True)] * 2
+
+
+def test_a_mesh_without_load_is_scored_by_the_usual_size(tmp_path):
+    rest = square(4).with_point_fields(u=np.zeros((81, 2)))
+    train(case(epochs=1), tmp_path, meshes={"train": squares(3), "validation": [rest, square(5)]}, progress=False)
+    _, _, progress = Blueprint.load(tmp_path / "best.safetensors")
+    assert 0 < progress["best"] < 10  # not infinite, or no weights would be better than the first
+
+
+def test_a_target_that_is_always_zero_is_refused(tmp_path):
+    rest = [mesh.with_point_fields(u=np.zeros((81, 2))) for mesh in squares(3)]
+    with pytest.raises(ValueError, match=r"data\.targets: expected fields to learn, got 'u', which is 0 in every mesh"):
+        train(case(epochs=1), tmp_path, meshes=rest, progress=False)
 
 
 def test_batches_predict_what_singles_predict(run):

@@ -49,6 +49,7 @@ def predict(
 
     In time DIR/<name>.pvd lists the frames, which are written as they come; Ctrl-C stops, --resume goes on.
     """
+    from gno.mesh.writer import WRITABLE
     from gno.train.splits import series_files, series_of
     from gno.uq import Calibrated
 
@@ -61,6 +62,9 @@ def predict(
         return _predict_series(calibrated, sources, output, suffix, steps, step, resume)
     if steps or step or resume:
         raise ValueError(f"--steps, --step, --resume: expected a run in time, got a steady one ({run})")
+    suffix = _dotted(suffix)
+    if suffix.lower() not in WRITABLE:
+        raise ValueError(f"--format: expected one of {', '.join(WRITABLE)}, got '{suffix}'")
     targets = _output_paths(files, output, suffix)
     for line in _predict_files(calibrated, files, targets, levels=levels, samples=samples):
         typer.echo(line)
@@ -147,7 +151,6 @@ def _dotted(suffix: str) -> str:
 
 def _output_paths(files: list[Path], folder: Path, suffix: str) -> list[Path]:
     """Where predictions go: one path per file, none of them a file that is read."""
-    suffix = _dotted(suffix)
     targets = [folder / f"{file.stem}{suffix}" for file in files]
     sources = {file.resolve() for file in files}
     for k, target in enumerate(targets):

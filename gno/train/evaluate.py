@@ -18,6 +18,9 @@ from gno.nn import Output
 from gno.train.losses import mean_square
 from gno.train.normalise import Scale, columns_of
 
+# Fields smaller than this, against their usual size, are zero: normalised and back they are no longer so to the bit.
+ROUND_OFF = 1e-6
+
 
 @dataclasses.dataclass(frozen=True)
 class ScaleRow:
@@ -164,7 +167,10 @@ def errors_by_field(
 
 
 def level_errors(output: Output, batch: Batch, fields: tuple[FieldSpec, ...], scale: Scale) -> list[dict[str, Tensor]]:
-    """Relative L2 in physical units, per level: by field, one number per graph of a normalised batch."""
+    """Relative L2 in physical units, per level: by field, one number per graph of a normalised batch.
+
+    Where a field is zero all over a mesh, as without a load, relative to its usual size in training.
+    """
     targets = output.restrict(batch.y)
     levels = []
     for s, target in enumerate(targets):
@@ -175,7 +181,9 @@ def level_errors(output: Output, batch: Batch, fields: tuple[FieldSpec, ...], sc
             mass, graph = output.mass[s].cpu().double(), output.batch[s].cpu()
             error2 = mean_square(difference[:, columns], mass, graph, batch.num_graphs)
             size2 = mean_square(truth[:, columns], mass, graph, batch.num_graphs)
-            errors[field.name] = torch.where(error2 > 0, (error2 / size2).sqrt(), 0.0)  # 0/0 is no error
+            usual2 = scale.rms[columns][0].to(size2) ** 2
+            size2 = torch.where(size2 > ROUND_OFF**2 * usual2, size2, usual2)
+            errors[field.name] = (error2 / size2).sqrt()
         levels.append(errors)
     return levels
 

@@ -13,6 +13,7 @@ from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import Mesh, read, read_series
 from gno.progress import counter
 from gno.train.case import Case
+from gno.train.normalise import columns_of
 from gno.train.physics import is_labelled, target_specs, with_given, with_physics
 from gno.train.physics_in_time import with_given_in_time, with_step_physics
 from gno.train.samples import load_samples
@@ -64,7 +65,9 @@ def prepare(
         for key in ("train", "validation")
     }
     if not case.time:
-        check_no_leak([sample for sample in samples["train"] if is_labelled(sample)], spec)
+        labelled = [sample for sample in samples["train"] if is_labelled(sample)]
+        check_no_leak(labelled, spec)
+        check_no_zero(labelled, spec)
     check_held_out(sources["test"], spec, case, progress)
     return Prepared(spec, samples)
 
@@ -194,6 +197,17 @@ def frames_of(source: Source | str) -> Sequence[Mesh]:
     if isinstance(source, Mesh):
         return [source]
     return source if isinstance(source, Sequence) and not isinstance(source, str) else read_series(source)
+
+
+def check_no_zero(samples: Sequence[MeshData], spec: SampleSpec) -> None:
+    """No target may be zero in all training meshes, as a component is that a problem does not have.
+
+    Raises:
+        ValueError: one that is; errors relative to it would be infinite.
+    """
+    for columns, field in columns_of(spec.targets):
+        if samples and not any(sample.y[:, columns].any() for sample in samples):
+            raise ValueError(f"data.targets: expected fields to learn, got '{field.name}', which is 0 in every mesh")
 
 
 def check_no_leak(samples: Sequence[MeshData], spec: SampleSpec) -> None:
