@@ -53,7 +53,7 @@ METHODS: dict[str, tuple[dict[str, Any] | None, float]] = {
 }
 DETECTORS = ("last-layer Laplace", "five members, 5 budgets")
 IN_TIME = ("five members, 5 budgets", "MC dropout, p = 0.02", "variational heads")
-N_HELD_OUT = 24
+N_HELD_OUT, N_SAMPLES_IN_TIME = 24, 8
 # Series out of range: what is other than in training, which had 0.8 to 1.6 and 2 to 4.
 BEYOND = {"turns faster": {"rates": (2.4, 3.2)}, "more blobs": {"counts": (9, 12)}}
 TOLERANCES, RISK = (0.06, 0.08, 0.1, 0.15), 0.1
@@ -71,6 +71,8 @@ def case_of(minutes: float, seed: int, method: str | None = None, time_: Any = N
 
     options, share = METHODS[method] if method else (None, 1)
     options, knobs = dict(options or {}), dict(MODEL)
+    if time_ is not None and "samples" in options:
+        options["samples"] = N_SAMPLES_IN_TIME
     if "dropout" in options:
         knobs["dropout"] = options.pop("dropout")
     data = Data(inputs=shifted.INPUTS, log=shifted.LOG, targets=[shifted.TARGET])
@@ -200,8 +202,6 @@ def rollout(job: dict) -> dict:
     from gno.uq.rollout_scores import judge_rollouts
 
     case = case_of(job["minutes"], job["seed"], job["method"], Time(unroll=4, gradient=2, noise=0))
-    if case.uncertainty.method in ("dropout", "variational"):
-        case = dataclasses.replace(case, uncertainty=dataclasses.replace(case.uncertainty, samples=8))
     training = [turning(s, 12) for s in range(48)]
     sets = {
         "held out": [turning(s, 31) for s in range(2000, 2000 + N_HELD_OUT)],
