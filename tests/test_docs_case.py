@@ -40,6 +40,8 @@ def values(schema: dict) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
+        if schema.get("items", {}).get("type") == "number":
+            return f"list of {values(schema['items']).replace('number', 'numbers')}"
         return "three numbers 0 … 1" if "prefixItems" in schema else "name or list of names"
     low = next(
         (f"{sign} {schema[k]:g}" for k, sign in (("minimum", "≥"), ("exclusiveMinimum", ">")) if k in schema), ""

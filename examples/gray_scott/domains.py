@@ -8,6 +8,7 @@ take about 0.1.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from scipy.sparse import coo_matrix
 from scipy.spatial.transform import Rotation
 
 from gno.demo.shapes import random_star, scatter_stars, triangulate
-from gno.mesh import CellBlock, Mesh, mesh_edges, node_mass, read
+from gno.mesh import CellBlock, Mesh, mesh_edges, node_mass, read, repeats
 
 Points = Float[np.ndarray, "n_nodes 3"]
 Implicit = Callable[[Points], Float[np.ndarray, " n_nodes"]]
@@ -28,23 +29,24 @@ Implicit = Callable[[Points], Float[np.ndarray, " n_nodes"]]
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A mesh, and which of its nodes are the same place.
-
-    Args:
-        mesh: triangles; planar meshes have two coordinates.
-        unknown: number of the unknown at each node; differs from the node's number only where sides are identified.
-        period: length after which coordinates repeat; infinite if they do not.
-    """
+    """A mesh of triangles; planar ones have two coordinates."""
 
     mesh: Mesh
-    unknown: Int[np.ndarray, " n_nodes"]
-    period: float = np.inf
+
+    @functools.cached_property
+    def unknown(self) -> Int[np.ndarray, " n_nodes"]:
+        """Number of the unknown at each node; differs from the node's number only where sides are identified."""
+        return np.unique(repeats(self.mesh), return_inverse=True)[1]
+
+    @property
+    def period(self) -> float:
+        """Length after which coordinates repeat; infinite if they do not."""
+        return max(self.mesh.period, default=np.inf)
 
 
 def region(points: np.ndarray, triangles: np.ndarray, sets: dict[str, np.ndarray] | None = None) -> Region:
-    """A region whose nodes are all different places."""
-    mesh = Mesh(points, (CellBlock("triangle", triangles),), point_sets=sets or {})
-    return Region(mesh, np.arange(mesh.n_nodes))
+    """A region of triangles."""
+    return Region(Mesh(points, (CellBlock("triangle", triangles),), point_sets=sets or {}))
 
 
 def refined(coarse: Region) -> Region:
@@ -57,11 +59,7 @@ def refined(coarse: Region) -> Region:
     a, b, c, ab, bc, ca = *triangles.T, *middle.T
     parts = [np.stack(corners, axis=1) for corners in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
     points = np.concatenate([mesh.points, (mesh.points[i] + mesh.points[j]) / 2])
-    # Two edges are the same where both their ends are.
-    ends = np.sort(coarse.unknown[np.stack([i, j])], axis=0)
-    edge = np.unique(ends, axis=1, return_inverse=True)[1].ravel()
-    unknown = np.concatenate([coarse.unknown, coarse.unknown.max() + 1 + edge])
-    return Region(Mesh(points, (CellBlock("triangle", np.concatenate(parts)),)), unknown, coarse.period)
+    return Region(Mesh(points, (CellBlock("triangle", np.concatenate(parts)),), period=mesh.period))
 
 
 def holes(seed: int, spacing: float) -> Region:
@@ -89,10 +87,7 @@ def periodic_square(seed: int, spacing: float, side: float = 1.0) -> Region:
     Node (i, j) has number i (n + 1) + j and lies at (i, j) side / n. The last row and column repeat the first, so that
     the mesh closes in pictures; without them the state is an n × n grid, as `finite_difference.py` has it.
     """
-    walled = square(seed, spacing, side)
-    n = round(side / spacing)
-    i, j = np.divmod(np.arange((n + 1) ** 2), n + 1)
-    return Region(walled.mesh, (i % n) * n + j % n, period=side)
+    return Region(square(seed, spacing, side).mesh.replace(period=(side, side)))
 
 
 def square(seed: int, spacing: float, side: float = 0.6) -> Region:
@@ -112,7 +107,7 @@ def plane(seed: int, spacing: float) -> Region:
     flat = square(seed, spacing)
     points = np.pad(flat.mesh.points, ((0, 0), (0, 1)))
     turn = Rotation.random(rng=np.random.default_rng([seed, 0x709]))
-    return Region(flat.mesh.replace(points=turn.apply(points - points.mean(0))), flat.unknown)
+    return Region(flat.mesh.replace(points=turn.apply(points - points.mean(0))))
 
 
 def sphere(seed: int, spacing: float) -> Region:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ def collate(samples: Sequence[MeshData]) -> Batch:
     What a sample carries besides tensors becomes one if it says how, ``type(value).join(values)``.
     """
     n_levels = samples[0].n_levels
+    samples = _alike(samples)
     batch = Batch.from_data_list(list(samples), follow_batch=[f"pos_{s}" for s in range(n_levels)])
     for key, value in samples[0].to_dict().items():
         if not isinstance(value, str) and hasattr(value, "join"):
@@ -28,6 +30,15 @@ def collate(samples: Sequence[MeshData]) -> Batch:
     batch.longest_mesh = int(sizes[:, 0].max())
     batch.longest_from = [int(sizes[:, s:].sum(1).max()) for s in range(n_levels)]
     return batch
+
+
+def _alike(samples: Sequence[MeshData]) -> Sequence[MeshData]:
+    """Meshes whose coordinates do not repeat, beside others whose do, say so: no length, no shift."""
+    names = {key for sample in samples for key in sample.to_dict() if key.startswith("torus_")}
+    if all(name in sample for sample in samples for name in names):
+        return samples
+    straight = samples[0].pos_0.new_tensor([0.0, 0.0, 1.0])[None, :, None].repeat(1, 1, samples[0].pos_0.shape[1])
+    return [copy.copy(sample).update({name: straight for name in names if name not in sample}) for sample in samples]
 
 
 def level_edges(batch: Batch, s: int) -> Edges:

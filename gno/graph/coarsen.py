@@ -16,7 +16,13 @@ STEP = 2.0
 
 
 def clusters(sample: MeshData) -> Int[Tensor, " n_0"]:
-    """Which of the coarse nodes, about two edges apart, each node of a sample belongs to."""
+    """Which of the coarse nodes, about two edges apart, each node of a sample belongs to.
+
+    Raises:
+        ValueError: coordinates that repeat.
+    """
+    if "torus_0" in sample:
+        raise ValueError("training.curriculum: expected 0 where coordinates repeat, got more")
     points, mass = (sample[key].double().numpy() for key in ("pos_0", "mass_0"))
     return torch.as_tensor(cluster(points, mass, _undirected(sample), STEP * float(sample.spacing_0)))
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from gno.mesh import Mesh, boundary_facets
+from gno.mesh.periodic import with_copies, wrapped
 
 # Wave numbers of the Fourier features of the coordinates, in half turns per unit.
 WAVES = (1.0, 2.0)
@@ -33,7 +34,7 @@ def geometry_features(
         reach: length over which nearness fades, in units of the case.
         sets: names of point sets; one that the mesh lacks is infinitely far (distance 1 after saturation).
         coordinates: whether nodes know where they are; without, all features are relative and the operator is the same
-            wherever the mesh lies.
+            wherever the mesh lies. Along a coordinate that repeats no place is special, and its columns are zero.
 
     Returns:
         Dimensionless features. Distances saturate smoothly, d/(1+d), so that a far wall is simply far.
@@ -44,12 +45,16 @@ def geometry_features(
     columns = [points] if coordinates else []
     for wave in WAVES if coordinates else ():
         columns += [np.sin(np.pi * wave * points), np.cos(np.pi * wave * points)]
-    offset, normal = nearest_on_facets(points, nodes, facets)
+    period = np.array(mesh.period) / unit if mesh.period else None
+    if period is not None:
+        columns = [np.where(period > 0, 0.0, column) for column in columns]
+        points = wrapped(points, nodes.min(0), period)
+    offset, normal = nearest_on_facets(points, *with_copies(nodes, facets, period))
     near, *where = _place(offset, reach)
     columns += [near, *where, near * normal]  # the nearest facet changes abruptly far away, where its normal has faded
     for name in sets:
         members = np.asarray(mesh.point_sets.get(name, ()), dtype=np.int64)
-        columns += _place(_offset_to_set(points, nodes, facets, members), reach)
+        columns += _place(_offset_to_set(points, nodes, facets, members, period), reach)
     return np.concatenate(columns, axis=1)
 
 
@@ -72,15 +77,18 @@ def _place(offset: Float[np.ndarray, "n dim"], reach: float) -> list[np.ndarray]
     ]
 
 
-def _offset_to_set(points: np.ndarray, nodes: np.ndarray, facets: np.ndarray, members: np.ndarray) -> np.ndarray:
+def _offset_to_set(
+    points: np.ndarray, nodes: np.ndarray, facets: np.ndarray, members: np.ndarray, period: np.ndarray | None
+) -> np.ndarray:
     """To the nearest place of a set: on the facets that it covers, else at its nodes; infinite if it is empty."""
     inside = np.zeros(len(nodes), bool)
     inside[members] = True
     covered = facets[inside[facets].all(1)]
     if len(covered):
-        return nearest_on_facets(points, nodes, covered)[0]
+        return nearest_on_facets(points, *with_copies(nodes, covered, period))[0]
     if len(members):
-        return nodes[members][cKDTree(nodes[members]).query(points)[1]] - points
+        there = with_copies(nodes[members], np.arange(len(members))[:, None], period)[0]
+        return there[cKDTree(there).query(points)[1]] - points
     return np.full(points.shape, np.inf)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from gno.mesh import Mesh, cells_to_nodes
+from gno.mesh import Mesh, cells_to_nodes, repeats
 
 Location = Literal["point", "cell", "global", "point_set", "cell_set"]
 
@@ -29,6 +29,8 @@ class FieldSpec:
 
     def values(self, mesh: Mesh) -> Float[np.ndarray, "n_nodes n_components"]:
         """Values at the nodes: cell values moved conservatively, global values repeated, sets as 0 and 1.
+
+        Nodes that repeat another, where coordinates do, have its values.
 
         Raises:
             ValueError: the mesh lacks the field, has it with another shape, or has values that are not finite.
@@ -61,6 +63,8 @@ class FieldSpec:
             value = np.log(value)
         if self.location == "cell":
             return cells_to_nodes(mesh, value)
+        if self.location == "point" and mesh.period:
+            return value[repeats(mesh)]
         return np.broadcast_to(value, (mesh.n_nodes, self.n_components))
 
 

@@ -13,6 +13,9 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from gno.graph.box import Box
+from gno.mesh import Torus, nearest_image
+
 # A piece of a voxel lighter than this share of the median piece joins its heaviest neighbour.
 FRAGMENT = 0.3
 # Anchors interact with those nearer than this many spacings.
@@ -34,6 +37,7 @@ class Level:
         spacing: distance between anchors; of level 0 the median edge length.
         link: candidate anchors in the next level (absent on the last).
         log_b: logarithm of their geometric weights; :data:`NEVER` where there are fewer candidates than places.
+        torus: how offsets to and among its nodes are measured, where coordinates repeat.
     """
 
     position: Float[np.ndarray, "n dim"]
@@ -42,6 +46,23 @@ class Level:
     spacing: float
     link: Int[np.ndarray, "n k"] | None = None
     log_b: Float[np.ndarray, "n k"] | None = None
+    torus: Torus | None = None
+
+    def copied(self, place: Int[np.ndarray, " n_nodes"], first: Int[np.ndarray, " n"]) -> Level:
+        """The level with a node for each of ``place``: copies hear what the node ``first`` of their place hears, and
+        nobody hears them; they have no mass."""
+        mass, n = np.zeros(len(place)), len(first)
+        mass[first] = self.mass
+        heard = sparse.csr_matrix((np.ones(self.edges.shape[1], np.int8), self.edges[::-1]), (n, n))[place]
+        receiver, sender = heard.nonzero()
+        return dataclasses.replace(
+            self,
+            position=self.position[place],
+            mass=mass,
+            edges=np.stack([first[sender], receiver]).astype(np.int64),
+            link=None if self.link is None else self.link[place],
+            log_b=None if self.log_b is None else self.log_b[place],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +104,7 @@ def build_hierarchy(
     spacings: Sequence[float],
     *,
     n_candidates: int = 5,
+    period: Float[np.ndarray, " dim"] | None = None,
 ) -> Hierarchy:
     """Levels of anchors at the given spacings; O(N) in time and memory.
 
@@ -92,6 +114,7 @@ def build_hierarchy(
         edges: undirected mesh edges, each once.
         spacings: spacing of levels 1, 2, …, in the unit of ``points``, ascending.
         n_candidates: anchors of the next level that a node can lean on.
+        period: length after which coordinates repeat, 0 where they do not.
 
     Raises:
         ValueError: spacings that are not positive and ascending.
@@ -103,23 +126,24 @@ def build_hierarchy(
     """
     if np.any(np.diff([0.0, *spacings]) <= 0):
         raise ValueError(f"spacings: expected positive and ascending, got {list(spacings)}")
-    length = np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)[mass[edges].all(0)]
+    # The box of the domain, on all levels: that of the anchors differs a little from mesh to mesh, and where it is half
+    # a voxel more than a whole number, a finer mesh would get another number of anchors.
+    box = Box.of(points, mass, period)
+    offset = nearest_image(points[edges[0]] - points[edges[1]], box.torus())
+    length = np.linalg.norm(offset, axis=1)[mass[edges].all(0)]
     levels, spacing = [], float(np.median(length)) if len(length) else float(spacings[0])
     directed = _directed(edges)
     directed = directed[:, mass[directed[0]] > 0]  # a node without mass listens, and says nothing
-    # The box of the domain, on all levels: that of the anchors differs a little from mesh to mesh, and where it is half
-    # a voxel more than a whole number, a finer mesh would get another number of anchors.
-    box = box_of(points, mass)
     for next_spacing in spacings:
         owner = cluster(points, mass, edges, next_spacing, box)
-        anchor, anchor_mass = centroids(points, mass, owner)
-        neighbours = _contract(edges, owner, len(anchor))
-        near = _near(neighbours, anchor, next_spacing)
-        link, log_b = _candidates(points, owner, anchor, near, next_spacing, n_candidates)
-        levels.append(Level(points, mass, directed, spacing, link, log_b))
+        anchor, anchor_mass = centroids(points, mass, owner, box)
+        neighbours, torus = _contract(edges, owner, len(anchor)), box.torus(next_spacing)
+        near = _near(neighbours, anchor, next_spacing, torus)
+        link, log_b = _candidates(points, owner, anchor, near, next_spacing, n_candidates, torus)
+        levels.append(Level(points, mass, directed, spacing, link, log_b, box.torus(spacing)))
         points, mass, spacing = anchor, anchor_mass, float(next_spacing)
         edges, directed = _pairs(sparse.triu(neighbours, 1)), _pairs(near)[::-1].copy()
-    return Hierarchy((*levels, Level(points, mass, directed, spacing)))
+    return Hierarchy((*levels, Level(points, mass, directed, spacing, torus=box.torus(spacing))))
 
 
 def cluster(
@@ -127,18 +151,19 @@ def cluster(
     mass: np.ndarray,
     edges: np.ndarray,
     spacing: float,
-    box: tuple[np.ndarray, np.ndarray] | None = None,
+    box: Box | None = None,
 ) -> Int[np.ndarray, " n"]:
     """Anchor that owns each node: connected pieces of voxels, light fragments joined to a neighbour on the mesh.
 
     The voxels fill ``box``, that of the nodes by default.
     """
-    voxel = _voxels(points, spacing, *(box or box_of(points, mass)))
+    box = box or Box.of(points, mass)
+    voxel = box.voxels(points, spacing)
     inside = edges[:, voxel[edges[0]] == voxel[edges[1]]]
     n = len(points)
     graph = sparse.coo_matrix((np.ones(inside.shape[1], bool), (inside[0], inside[1])), (n, n))
     _, owner = connected_components(graph, directed=False)
-    owner = _number_by_place(owner, voxel, points, mass)
+    owner = _number_by_place(owner, voxel, points, mass, box)
     for _ in range(3):  # a fragment may hang on a fragment; three rounds settle all but slivers of slivers
         joined = _join_fragments(owner, mass, edges)
         if joined is None:
@@ -147,34 +172,31 @@ def cluster(
     return owner
 
 
-def centroids(points: np.ndarray, mass: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def centroids(
+    points: np.ndarray, mass: np.ndarray, owner: np.ndarray, box: Box | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Centres of mass and masses of the clusters; a cluster without mass has its plain centre."""
     n = owner.max() + 1
     total = np.bincount(owner, mass, n)
     weight = np.where(total[owner] > 0, mass, 1.0)
     norm = np.bincount(owner, weight, n)
-    centre = np.stack([np.bincount(owner, weight * x, n) / norm for x in points.T], axis=1)
-    return centre, total
+    torus = None if box is None else box.torus()
+    if torus is None:
+        return _means(points, weight, norm, owner), total
+    one = np.zeros((n, points.shape[1]))
+    one[owner] = points  # of each cluster; the others are where they are nearest to it
+    return one + _means(torus.nearest(points - one[owner]), weight, norm, owner), total
 
 
-def box_of(points: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest coordinates of the nodes that have mass; of all, if none has."""
-    inside = points[mass > 0] if mass.any() else points
-    return inside.min(0), inside.max(0)
+def _means(values: np.ndarray, weight: np.ndarray, norm: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    return np.stack([np.bincount(owner, weight * x, len(norm)) / norm for x in values.T], axis=1)
 
 
-def _voxels(points: np.ndarray, spacing: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    # A whole number of voxels per axis, so that none at the far side is a sliver.
-    shape = np.maximum(1, np.round((high - low) / spacing)).astype(np.int64)
-    size = np.where(high > low, (high - low) / shape, 1.0)
-    # The tiny shift keeps nodes that lie on a voxel face on one side of it in spite of round-off.
-    cell = np.clip(np.floor((points - low) / size + 1e-9).astype(np.int64), 0, shape - 1)
-    return np.ravel_multi_index(tuple(cell.T), tuple(shape))
-
-
-def _number_by_place(owner: np.ndarray, voxel: np.ndarray, points: np.ndarray, mass: np.ndarray) -> np.ndarray:
+def _number_by_place(
+    owner: np.ndarray, voxel: np.ndarray, points: np.ndarray, mass: np.ndarray, box: Box
+) -> np.ndarray:
     """Number clusters by voxel and then by place, so that the numbering does not depend on the order of nodes."""
-    centre, _ = centroids(points, np.ones_like(mass), owner)
+    centre, _ = centroids(points, np.ones_like(mass), owner, box)
     first = np.full(len(centre), 0, dtype=np.int64)
     first[owner] = voxel
     order = np.lexsort((*centre.T[::-1], first))
@@ -224,7 +246,7 @@ def _contract(edges: np.ndarray, owner: np.ndarray, n: int) -> sparse.csr_matrix
     return sparse.csr_matrix((np.ones(len(pair), np.int8), (pair // n, pair % n)), (n, n))
 
 
-def _near(neighbours: sparse.csr_matrix, anchor: np.ndarray, spacing: float) -> sparse.csr_matrix:
+def _near(neighbours: sparse.csr_matrix, anchor: np.ndarray, spacing: float, torus: Torus | None) -> sparse.csr_matrix:
     """Anchors that touch, and those two steps away within :data:`REACH` spacings.
 
     Two steps along the mesh, never through empty space: the two banks of a slit stay strangers.
@@ -234,7 +256,7 @@ def _near(neighbours: sparse.csr_matrix, anchor: np.ndarray, spacing: float) -> 
     pattern = neighbours.astype(np.int64)
     marked = 1 << 40  # more than there are paths of two steps
     two = (pattern @ pattern + marked * pattern).tocoo()
-    distance = np.linalg.norm(anchor[two.row] - anchor[two.col], axis=1)
+    distance = np.linalg.norm(nearest_image(anchor[two.row] - anchor[two.col], torus), axis=1)
     touch = two.data >= marked
     keep = (two.row != two.col) & (touch | (distance <= REACH * spacing))
     near = sparse.csr_matrix((np.ones(keep.sum(), np.int8), (two.row[keep], two.col[keep])), two.shape)
@@ -249,6 +271,7 @@ def _candidates(
     near: sparse.csr_matrix,
     spacing: float,
     k: int,
+    torus: Torus | None,
     *,
     chunk: int = 100_000,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -259,7 +282,7 @@ def _candidates(
     for start in range(0, len(points), chunk):
         rows = slice(start, start + chunk)
         choice = table[owner[rows]]
-        distance = np.linalg.norm(points[rows, None] - anchor[choice], axis=2) / spacing
+        distance = np.linalg.norm(nearest_image(points[rows, None] - anchor[choice], torus), axis=2) / spacing
         distance[choice < 0] = np.inf
         choice[choice < 0] = 0
         if choice.shape[1] < k:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
 
-from gno.mesh import Mesh, mesh_edges
+from gno.mesh import Mesh, mesh_edges, repeats
+from gno.mesh.periodic import tree
 
 
 def edges_of(mesh: Mesh) -> Int[np.ndarray, "2 n_edges"]:
-    """Undirected edges: the mesh's own, or nearest neighbours in a point cloud."""
-    return mesh_edges(mesh) if mesh.cells else nearest_edges(mesh.points[:, : mesh.dim])
+    """Undirected edges: the mesh's own, or nearest neighbours in a point cloud.
+
+    Of nodes that repeat each other, only the one that is repeated has edges, also those of the others.
+    """
+    points = mesh.points[:, : mesh.dim]
+    if not mesh.period:
+        return mesh_edges(mesh) if mesh.cells else nearest_edges(points)
+    place = repeats(mesh)
+    if not mesh.cells:
+        alone = np.unique(place)
+        return alone[nearest_edges(points[alone].astype(np.float64), period=np.array(mesh.period))]
+    pair = np.sort(place[mesh_edges(mesh)], axis=0)
+    return np.unique(pair[:, pair[0] != pair[1]], axis=1)
 
 
-def nearest_edges(points: Float[np.ndarray, "n dim"], k: int | None = None) -> Int[np.ndarray, "2 n_edges"]:
-    """Pairs in which one point is among the k nearest of the other (default 3·dim), each once."""
+def nearest_edges(
+    points: Float[np.ndarray, "n dim"], k: int | None = None, period: Float[np.ndarray, " dim"] | None = None
+) -> Int[np.ndarray, "2 n_edges"]:
+    """Pairs in which one point, or an image of it, is among the k nearest of the other (default 3·dim), each once."""
     n, dim = points.shape
     k = min(k or 3 * dim, n - 1)
     if k < 1:
         return np.empty((2, 0), np.int64)
-    _, near = cKDTree(points).query(points, k=k + 1)
+    _, near = tree(points, period).query(points, k=k + 1)
     pair = np.stack([np.repeat(np.arange(n), k + 1), near.ravel()])
     pair = np.sort(pair[:, pair[0] != pair[1]], axis=0)
     return np.unique(pair, axis=1)

@@ -92,6 +92,8 @@ def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers:
     for s, (n, e) in enumerate(zip(nodes, edges, strict=True)):
         number, position, edge = torch.arange(n), batch[f"pos_{s}"], batch[f"edge_index_{s}"]
         filled[f"pos_{s}"] = with_rows(position, len(position) + n)
+        if f"torus_{s}" in batch:
+            filled[f"torus_{s}"] = with_rows(batch[f"torus_{s}"], batch.num_graphs + n_fillers)
         filled[f"spacing_{s}"] = batch[f"spacing_{s}"][:1]
         filled[f"pos_{s}_batch"] = torch.cat([batch[f"pos_{s}_batch"], batch.num_graphs + number * n_fillers // n])
         loops = len(position) + torch.arange(e) * n // max(e, 1)

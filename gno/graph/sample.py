@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from gno.graph.fields import FieldSpec, fields_at
 from gno.graph.hierarchy import Hierarchy, Level, build_hierarchy
 from gno.graph.neighbours import edges_of
 from gno.graph.spec import SampleSpec
-from gno.mesh import Mesh, interpolation, laplacian, node_mass
+from gno.mesh import Mesh, interpolation, laplacian, node_mass, repeats
 
 # Rows of the Laplacian that explicit steps are made with, against the median row of the mesh.
 STEEPEST = 1.5
@@ -32,6 +33,8 @@ class MeshData(Data):
         pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, edge_perm_s its transpose.
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
         stencil: entries of the Laplacian off its diagonal, if wanted, on the edges stencil_index.
+        torus_s: how offsets are measured where coordinates repeat, (1, 3, dim): the rows of :class:`gno.mesh.Torus`.
+            Nodes that repeat another have its values and its neighbours, and no mass.
     """
 
     def __inc__(self, key: str, value: Any, *args, **kwargs):
@@ -58,37 +61,53 @@ class _Nodes:
 
     Args:
         at: interpolation from the mesh's nodes to the probes.
+        repeats: node that each node repeats, itself where it is alone; None where coordinates do not repeat.
+        period: of the coordinates.
     """
 
     points: np.ndarray
     mass: np.ndarray
     edges: np.ndarray
     at: csr_matrix
+    repeats: np.ndarray | None = None
+    period: np.ndarray | None = None
 
     @staticmethod
     def of(mesh: Mesh, spec: SampleSpec, probes: np.ndarray | None = None) -> _Nodes:
         points, mass, edges = in_units(mesh, spec.unit), node_mass(mesh), edges_of(mesh)
-        if probes is None:
-            return _Nodes(points, mass, edges, csr_matrix((0, mesh.n_nodes)))
-        at = interpolation(mesh, np.asarray(probes))
-        points = np.concatenate([points, in_units(mesh, spec.unit, probes)])
-        mass = np.concatenate([mass, np.zeros(len(probes))])
-        row, column = at.nonzero()
-        edges = np.concatenate([edges, np.stack([column, mesh.n_nodes + row]).astype(np.int64)], axis=1)
-        return _Nodes(points, mass, edges, at)
+        place = np.arange(mesh.n_nodes)
+        if mesh.period:
+            place = repeats(mesh)
+            points, mass = points[place], np.bincount(place, mass, mesh.n_nodes)
+        at = csr_matrix((0, mesh.n_nodes))
+        if probes is not None:
+            at = interpolation(mesh, np.asarray(probes))
+            points = np.concatenate([points, in_units(mesh, spec.unit, probes)])
+            mass = np.concatenate([mass, np.zeros(len(probes))])
+            row, column = at.nonzero()
+            edges = np.concatenate([edges, np.stack([place[column], mesh.n_nodes + row]).astype(np.int64)], axis=1)
+            place = np.concatenate([place, mesh.n_nodes + np.arange(len(probes))])
+        if not mesh.period:
+            return _Nodes(points, mass, edges, at)
+        return _Nodes(points, mass, edges, at, place, np.array(mesh.period) / spec.unit)
 
     def values(self, fields: Sequence[FieldSpec], mesh: Mesh) -> np.ndarray:
         columns = np.concatenate([np.empty((mesh.n_nodes, 0)), *(field.values(mesh) for field in fields)], axis=1)
         return np.concatenate([columns, self.at @ columns])
 
     def hierarchy(self, spec: SampleSpec) -> Hierarchy:
+        build = partial(build_hierarchy, spacings=spec.spacings, n_candidates=spec.n_candidates, period=self.period)
         mass = self.mass / self.mass.sum()
-        return build_hierarchy(self.points, mass, self.edges, spec.spacings, n_candidates=spec.n_candidates)
+        if self.repeats is None:
+            return build(self.points, mass, self.edges)
+        first, place = np.unique(self.repeats, return_inverse=True)
+        mesh, *anchors = build(self.points[first], mass[first], place[self.edges]).levels
+        return Hierarchy((mesh.copied(place, first), *anchors))
 
 
 def hierarchy_of(mesh: Mesh, spec: SampleSpec) -> Hierarchy:
     """The levels that the operator will see, in units of the case; masses sum to one."""
-    return _Nodes.of(mesh, spec).hierarchy(spec)
+    return _Nodes.of(spec.seen(mesh), spec).hierarchy(spec)
 
 
 def build_sample(
@@ -109,10 +128,12 @@ def build_sample(
             their surroundings and nobody hears them; the prediction on the mesh stays what it was.
 
     Raises:
-        ValueError: the mesh has another dimension than the case, lacks an input, or has values that are not finite.
+        ValueError: the mesh has another dimension than the case, lacks an input, has values that are not finite, or
+            does not fit the period of the case.
     """
     if mesh.dim != spec.dim:
         raise ValueError(f"mesh: expected {spec.dim}-D, got {mesh.dim}-D ({mesh.source})")
+    mesh = spec.seen(mesh)
     nodes = _Nodes.of(mesh, spec, probes)
     data = MeshData(x=torch.as_tensor(nodes.values(spec.inputs, mesh), dtype=dtype))
     if probes is None and all(f.name in fields_at(mesh, f.location) for f in spec.targets):
@@ -160,6 +181,9 @@ def add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
     data[f"spacing_{s}"] = torch.tensor([level.spacing], dtype=dtype)
     data[f"edge_index_{s}"] = torch.as_tensor(level.edges)
     data[f"edge_perm_{s}"] = torch.argsort(data[f"edge_index_{s}"][0], stable=True)
+    if level.torus is not None:
+        rows = np.stack([level.torus.length, level.torus.wave, level.torus.seen])
+        data[f"torus_{s}"] = torch.as_tensor(rows, dtype=dtype)[None]
     if level.link is not None:
         data[f"link_{s}"] = torch.as_tensor(level.link)
         data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)

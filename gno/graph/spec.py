@@ -11,7 +11,7 @@ import numpy as np
 from gno.graph.features import in_units
 from gno.graph.fields import FieldSpec, find_field
 from gno.graph.neighbours import edges_of
-from gno.mesh import Mesh
+from gno.mesh import Mesh, Torus, nearest_image
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
 FIRST_STEP = 2.5
@@ -32,6 +32,7 @@ class SampleSpec:
         n_candidates: anchors of the next level that a node can lean on.
         coordinates: whether a node knows where it is; without, the operator is the same wherever a mesh lies.
         n_stencils, n_substeps: of the operator; both read the Laplacian on the mesh, which samples then have.
+        period: of all meshes, in the user's unit, see :class:`gno.mesh.Mesh`; if empty meshes have their own, or none.
     """
 
     dim: int
@@ -44,6 +45,7 @@ class SampleSpec:
     coordinates: bool = True
     n_stencils: int = 0
     n_substeps: int = 0
+    period: tuple[float, ...] = ()
 
     @staticmethod
     def fit(
@@ -60,6 +62,7 @@ class SampleSpec:
         coordinates: bool = True,
         n_stencils: int = 0,
         n_substeps: int = 0,
+        period: Sequence[float] = (),
     ) -> SampleSpec:
         """Resolve fields, unit and spacings from the training meshes.
 
@@ -80,9 +83,11 @@ class SampleSpec:
                 diffusion.
             n_substeps: in time, steps of a local law within each step from frame to frame, for reaction and diffusion
                 between frames that lie far apart; 0 for none.
+            period: length after which each coordinate repeats, 0 where it does not; for meshes that do not say.
 
         Raises:
-            ValueError: a field is missing, or is both input and target; no mesh has one of the sets.
+            ValueError: a field is missing, or is both input and target; no mesh has one of the sets, or one does not
+                fit the period.
         """
         if not meshes:
             raise ValueError("training meshes: expected at least one, got none")
@@ -95,7 +100,8 @@ class SampleSpec:
             raise ValueError(
                 f"meshes: expected all {dim}-D like {meshes[0].source}, got {other.dim}-D ({other.source})"
             )
-        extent = [np.ptp(m.points[:, :dim], axis=0).max() for m in meshes]
+        meshes = [m.replace(period=period) for m in meshes] if period else meshes
+        extent = [_extent(m) for m in meshes]
         unit = float(np.median(extent)) / 2 or 1.0
         return SampleSpec(
             dim,
@@ -108,7 +114,12 @@ class SampleSpec:
             coordinates,
             n_stencils,
             n_substeps,
+            tuple(map(float, period)),
         )
+
+    def seen(self, mesh: Mesh) -> Mesh:
+        """The mesh as the case sees it: with the period of the case, if that has one."""
+        return mesh.replace(period=self.period) if self.period and self.period != mesh.period else mesh
 
     @property
     def n_inputs(self) -> int:
@@ -128,7 +139,7 @@ class SampleSpec:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> SampleSpec:
         fields = {name: tuple(FieldSpec(**f) for f in values[name]) for name in ("inputs", "targets")}
-        rest = {"sets": tuple(values["sets"]), "spacings": tuple(values["spacings"])}
+        rest = {name: tuple(values.get(name, ())) for name in ("sets", "spacings", "period")}
         return SampleSpec(**{**values, **fields, **rest})
 
 
@@ -146,11 +157,19 @@ def _known_sets(meshes: Sequence[Mesh], sets: Sequence[str]) -> Sequence[str]:
     return sets
 
 
+def _extent(mesh: Mesh) -> float:
+    """Largest extent of a mesh; of points in a box that repeats, that of the box."""
+    width = np.ptp(mesh.points[:, : mesh.dim], axis=0)
+    return float((np.where(mesh.period, mesh.period, width) if mesh.period else width).max())
+
+
 def _spacings(meshes, unit, n_levels, first_step, next_step) -> tuple[float, ...]:
     lengths = []
     for mesh in meshes[:20]:
         edges, points = edges_of(mesh), in_units(mesh, unit)
-        lengths.append(np.median(np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)) if edges.size else 1.0)
+        torus = Torus.of(np.array(mesh.period) / unit) if mesh.period else None
+        offset = nearest_image(points[edges[0]] - points[edges[1]], torus)
+        lengths.append(np.median(np.linalg.norm(offset, axis=1)) if edges.size else 1.0)
     first = first_step * float(np.median(lengths))
     if n_levels is None:
         across = 2.0 / first  # anchors of level 1 along the longest side

@@ -5,6 +5,7 @@ from gno.mesh.io import READABLE, read
 from gno.mesh.laplacian import laplacian
 from gno.mesh.locate import interpolation
 from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
+from gno.mesh.periodic import Torus, nearest_image, repeats
 from gno.mesh.quality import Quality, quality
 from gno.mesh.series import Series, read_series, write_series
 from gno.mesh.writer import WRITABLE, write
@@ -18,6 +19,7 @@ __all__ = [
     "MeshWarning",
     "Quality",
     "Series",
+    "Torus",
     "boundary_facets",
     "cell_volume",
     "cells_to_nodes",
@@ -25,10 +27,12 @@ __all__ = [
     "interpolation",
     "laplacian",
     "mesh_edges",
+    "nearest_image",
     "node_mass",
     "quality",
     "read",
     "read_series",
+    "repeats",
     "write",
     "write_series",
 ]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from scipy.sparse.csgraph import connected_components
 
 from gno.mesh.mesh import Mesh, MeshError
+from gno.mesh.periodic import repeats
 from gno.mesh.shapes import Shape, cell_dim, shape
 
 _CHUNK = 400_000
@@ -75,7 +76,8 @@ def node_mass(mesh: Mesh) -> Float[np.ndarray, " n_nodes"]:
 def cells_to_nodes(mesh: Mesh, values: Shaped[np.ndarray, "n_cells ..."]) -> Float[np.ndarray, "n_nodes ..."]:
     """Move cell values to nodes and keep the integral: vᵢ = Σ_c m_ic v_c / mᵢ, so Σᵢ mᵢ vᵢ = Σ_c |c| v_c.
 
-    Values on cells of lower dimension than the domain's do not count; nodes without mass get 0.
+    Values on cells of lower dimension than the domain's do not count; nodes without mass get 0. Nodes that repeat each
+    other get the same value, from the cells of both.
 
     Args:
         mesh: the mesh.
@@ -95,6 +97,10 @@ def cells_to_nodes(mesh: Mesh, values: Shaped[np.ndarray, "n_cells ..."]) -> Flo
         carry = sp.csr_matrix((share.ravel(), (nodes.ravel(), rows)), shape=(mesh.n_nodes, len(index)))
         total += carry @ columns[index]
         mass += np.bincount(nodes.ravel(), share.ravel(), minlength=mesh.n_nodes)
+    if mesh.period:
+        place = repeats(mesh)
+        mass = np.bincount(place, mass, mesh.n_nodes)[place]
+        total = np.stack([np.bincount(place, column, mesh.n_nodes) for column in total.T], axis=1)[place]
     result = np.divide(total, mass[:, None], out=np.zeros_like(total), where=mass[:, None] > 0)
     return result.reshape(mesh.n_nodes, *values.shape[1:])
 
@@ -121,9 +127,10 @@ def mesh_edges(mesh: Mesh) -> Int[np.ndarray, "2 n_edges"]:
 def boundary_facets(mesh: Mesh) -> Int[np.ndarray, "n_facets corners"]:
     """Segments (2-D) or triangles (3-D) of the domain's boundary, node indices, outward oriented.
 
-    A facet is on the boundary if exactly one cell has it. In 2-D the domain lies to the left of a segment; in
-    3-D the corners run counter-clockwise seen from outside. Quadrilaterals are split through their lowest node
-    number. The boundary of a surface in 3-D is its rim, in segments; that of a curve is its ends, in single nodes.
+    A facet is on the boundary if exactly one cell has it; sides that repeat each other are none. In 2-D the domain lies
+    to the left of a segment; in 3-D the corners run counter-clockwise seen from outside. Quadrilaterals are split
+    through their lowest node number. The boundary of a surface in 3-D is its rim, in segments; that of a curve is its
+    ends, in single nodes.
     """
     dim = domain_dim(mesh)
     if dim == 0:
@@ -132,7 +139,7 @@ def boundary_facets(mesh: Mesh) -> Int[np.ndarray, "n_facets corners"]:
     found = [_group_facets(kind, nodes, sign[index]) for kind, nodes, index in groups(mesh, dim)]
     width = max(part.shape[1] for part in found)
     facets = np.concatenate([np.pad(f, ((0, 0), (0, width - f.shape[1])), constant_values=-1) for f in found])
-    key = np.sort(facets, axis=1)
+    key = np.sort(np.where(facets < 0, -1, repeats(mesh)[facets]) if mesh.period else facets, axis=1)
     order = np.lexsort(key.T)
     differs = np.any(key[order[1:]] != key[order[:-1]], axis=1)
     alone = np.concatenate([[True], differs]) & np.concatenate([differs, [True]])

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 
 from gno.mesh.geometry import domain_dim, groups, node_mass, simplex_volumes
 from gno.mesh.mesh import Mesh
+from gno.mesh.periodic import repeats
 from gno.mesh.shapes import Shape
 
 # Circumcentric masses vanish where triangles are obtuse; no node gets less than this share of its ordinary mass.
@@ -18,7 +19,8 @@ def laplacian(mesh: Mesh) -> sp.csr_matrix:
 
     The masses are ``m_i = Σ_j −K_ij |x_j − x_i|² / 2d``, with which L is right for |x|² inside the domain; on triangles
     these are the circumcentric dual cells. On a surface in space L is that of Laplace and Beltrami. Nothing flows
-    through a boundary. Rows of nodes without mass, and of point clouds, are empty.
+    through a boundary. Rows of nodes without mass, and of point clouds, are empty. Nodes that repeat each other have
+    the same row, with the cells of both, and only the one that is repeated has a column.
 
     Returns:
         (n_nodes, n_nodes), in one over the square of the user's unit of length; constants are in its kernel.
@@ -40,6 +42,10 @@ def laplacian(mesh: Mesh) -> sp.csr_matrix:
     square = ((points[pairs.row] - points[pairs.col]) ** 2).sum(1)
     dual = np.bincount(pairs.row, -pairs.data * square, minlength=n) / (2 * max(1, domain_dim(mesh)))
     dual = np.maximum(dual, LEAST * mass)
+    if mesh.period:
+        place = repeats(mesh)
+        fold = sp.csr_matrix((np.ones(n), (np.arange(n), place)), shape=(n, n))
+        stiffness, dual, mass = (fold.T @ stiffness @ fold)[place], (fold.T @ dual)[place], (fold.T @ mass)[place]
     inverse = np.divide(1.0, dual, out=np.zeros(n), where=mass > 0)
     found = sp.csr_matrix(sp.diags(-inverse) @ stiffness)
     # Right angles give entries that are zero but for round-off.

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from gno.mesh.geometry import Group, domain_dim, groups
 from gno.mesh.mesh import Mesh, MeshError
+from gno.mesh.periodic import wrapped
 
 # Pieces around a point that are tried: the one that holds it is hardly ever further down the list of nearest centres.
 NEAREST = 24
@@ -18,7 +19,8 @@ def interpolation(mesh: Mesh, points: Float[np.ndarray, "n dim"]) -> sparse.csr_
     """Matrix that takes node values to values at ``points``; rows sum to one.
 
     Linear on the simplices that a cell is cut into, hence exact for linear fields. A point outside the mesh gets the
-    value at about the nearest place of the piece next to it: negative barycentric coordinates are cut off.
+    value at about the nearest place of the piece next to it: negative barycentric coordinates are cut off. Where
+    coordinates repeat, so does the mesh.
 
     Args:
         mesh: a mesh with cells.
@@ -41,10 +43,11 @@ def interpolation(mesh: Mesh, points: Float[np.ndarray, "n dim"]) -> sparse.csr_
         raise MeshError(f"points: expected a mesh with cells to look them up in, got a point cloud ({mesh.source})")
     if points.ndim != 2 or points.shape[1] < dim:
         raise MeshError(f"points: expected shape (n, {dim}), got {points.shape} ({mesh.source})")
+    points = wrapped(points[:, :dim].astype(np.float64), mesh.points.min(0)[:dim], mesh.period)
     inside = np.full(len(points), -np.inf)
     rows = sparse.csr_matrix((len(points), mesh.n_nodes))
     for group in groups(mesh, top):
-        found, score = _in_group(mesh, group, points[:, :dim].astype(np.float64))
+        found, score = _in_group(mesh, group, points)
         better = score > inside
         inside = np.where(better, score, inside)
         rows = sparse.diags((~better).astype(float)) @ rows + sparse.diags(better.astype(float)) @ found
@@ -63,8 +66,9 @@ def containing_cells(mesh: Mesh, points: Float[np.ndarray, "n dim"]) -> Int[np.n
     [0, 1, -1]
     """
     found, inside = np.full(len(points), -1), np.full(len(points), -1e-9)
+    points = wrapped(points[:, : mesh.dim].astype(np.float64), mesh.points.min(0)[: mesh.dim], mesh.period)
     for group in groups(mesh, domain_dim(mesh)):
-        piece, weight, corner_weights = _nearest_pieces(mesh, group, points[:, : mesh.dim].astype(np.float64))
+        piece, weight, corner_weights = _nearest_pieces(mesh, group, points)
         score = weight.min(1)
         better = score > inside
         found[better] = group[2][piece[better] // len(corner_weights)]

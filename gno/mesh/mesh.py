@@ -10,6 +10,9 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float, Int
 
+# Share of a period by which the width of a mesh, and the places of nodes that repeat each other, may be off.
+WIDTH_TOLERANCE = 1e-5
+
 
 class MeshError(ValueError):
     """A mesh or a file that cannot be used as it is; the message says where, what was expected and what was got."""
@@ -50,9 +53,11 @@ class Mesh:
         cell_sets: cell indices by name, numbered through all blocks; kept sorted, each once.
         time: time of the fields, if the file has one.
         source: where the mesh came from, for messages.
+        period: length after which each coordinate repeats, 0 where it does not; empty if none does. Cells reach from
+            side to side, and the nodes on both are the same unknowns; points without cells may lie anywhere.
 
     Raises:
-        MeshError: a shape, an index or a coordinate that does not fit.
+        MeshError: a shape, an index, a coordinate or a period that does not fit.
 
     >>> corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     >>> Mesh(corners, (CellBlock("quad", np.array([[0, 1, 2, 3]])),))
@@ -68,6 +73,7 @@ class Mesh:
     cell_sets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     time: float | None = None
     source: str = "mesh"
+    period: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", _floating(self.points))
@@ -81,6 +87,7 @@ class Mesh:
         self._check_points()
         self._check_cells()
         self._check_fields()
+        object.__setattr__(self, "period", self._checked_period())
 
     def _check_points(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] not in (1, 2, 3) or not len(self.points):
@@ -121,6 +128,20 @@ class Mesh:
                 if len(index) and not (index[0] >= 0 and index[-1] < size):
                     got = f"{index[0]} to {index[-1]}"
                     raise MeshError(f"{kind}['{name}']: expected 0 to {size - 1}, got {got} ({self.source})")
+
+    def _checked_period(self) -> tuple[float, ...]:
+        period = np.asarray(self.period, dtype=np.float64)
+        if not period.size or not period.any():
+            return ()
+        if period.shape != (self.dim,) or not np.isfinite(period).all() or period.min() < 0:
+            expected = f"{self.dim} lengths of a rectangular box, 0 for a coordinate that does not repeat"
+            raise MeshError(f"period: expected {expected}, got {period.tolist()} ({self.source})")
+        width = np.ptp(self.points, axis=0)
+        for axis in np.flatnonzero(period) if self.cells else ():
+            if abs(width[axis] - period[axis]) > WIDTH_TOLERANCE * period[axis]:
+                expected = f"{width[axis]:.6g} along {'xyz'[axis]}, which is how far the cells reach"
+                raise MeshError(f"period: expected {expected}, got {period[axis]:.6g} ({self.source})")
+        return tuple(period.tolist())
 
     @property
     def n_nodes(self) -> int:

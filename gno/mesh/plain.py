@@ -57,6 +57,8 @@ def to_plain(mesh: Mesh, columns: int = 3) -> Plain:
     note: dict = {}
     if mesh.points.shape[1] != columns:
         note["columns"] = mesh.points.shape[1]
+    if mesh.period:
+        note["period"] = mesh.period
     layout = [(block.type, len(block)) for block in mesh.cells]
     if layout != natural_layout(mesh.cells):
         note["blocks"] = layout
@@ -125,7 +127,7 @@ def from_plain(
     layout = [(str(name), int(size)) for name, size in note["blocks"]] if "blocks" in note else None
     point_fields, point_sets = split_sets(plain.point_arrays, note.get("point_fields", {}))
     cell_fields, cell_sets = split_sets(plain.cell_arrays, note.get("cell_fields", {}))
-    return Mesh(
+    mesh = Mesh(
         points,
         blocks_from_vtk(*cells, source, layout),
         point_fields,
@@ -136,6 +138,10 @@ def from_plain(
         time=time,
         source=source,
     )
+    try:
+        return mesh.replace(period=note["period"]) if "period" in note else mesh
+    except MeshError:  # cut by another program
+        return mesh
 
 
 def _parse(text: str) -> dict:

@@ -20,6 +20,7 @@ from gno.nn.link import spacing
 from gno.nn.mlp import mlp
 from gno.nn.norm import RMSNorm
 from gno.nn.pooling import Transfer
+from gno.nn.torus import images, placed, torus_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class AnchorGraph:
     """The anchors of all coarse levels as one graph, and as tokens; the last of them are the keys.
 
     Positions are in spacings of each anchor's level. ``keys`` are for anchors, ``mesh_keys`` for the nodes of the mesh.
+    ``shift`` is how far from a sender its image is that an edge means, where coordinates repeat.
     """
 
     edges: Edges
@@ -47,22 +49,29 @@ class AnchorGraph:
     keys: Tokens
     mesh_keys: Tokens
     condition: Condition | None
+    shift: Float[Tensor, "n_edges dim"] | None = None
 
     @staticmethod
     def of(levels: Sequence[LevelState], batch: Batch, c: OperatorConfig) -> AnchorGraph:
         """Edges among the anchors of each level with weights m_j b_ij over their sum, b = exp(−|x_ij|²)."""
-        coarse, edges, weights, place = levels[1:], [], [], []
+        coarse, edges, weights, place, shift = levels[1:], [], [], [], []
         for s, level in enumerate(coarse, start=1):
             near, position = level_edges(batch, s), level.position / spacing(batch, s)
             offset = position.index_select(0, near.sender) - position.index_select(0, near.receiver)
+            torus = torus_of(batch, s, level.batch.index_select(0, near.receiver))
+            apart, away = images(level.position, level.position, near, torus)
+            if apart is not None and away is not None:
+                offset = apart / spacing(batch, s)
+                shift.append(away / spacing(batch, s))
             w = level.mass.index_select(0, near.sender) * (-offset.square().sum(1)).exp()
             edges.append(near)
             weights.append(over_sum(w.detach(), near))
             place.append(position)
         tokens, keys, mesh_keys = (_tokens(levels, first, batch) for first in (1, c.key_level, c.mesh_key_level))
         condition = Condition.of(batch, [level.batch for level in coarse])
-        near, placed = Edges.union(edges), torch.cat(place)
-        return AnchorGraph(near, torch.cat(weights), placed, tokens, keys, mesh_keys, condition)
+        near, position = Edges.union(edges), torch.cat(place)
+        shifts = torch.cat(shift) if shift else None
+        return AnchorGraph(near, torch.cat(weights), position, tokens, keys, mesh_keys, condition, shifts)
 
 
 class Block(nn.Module):
@@ -90,12 +99,14 @@ class Block(nn.Module):
         return self.attention.scale_attention(n, n[-len(graph.keys.place) :], graph.tokens, graph.keys)
 
     def _near(self, v: Float[Tensor, "n width"], graph: AnchorGraph) -> Float[Tensor, "n width"]:
-        return v + self.kernel(self.norm_kernel(v, graph.condition), graph.position, graph.edges, graph.weights)
+        n = self.norm_kernel(v, graph.condition)
+        return v + self.kernel(n, graph.position, graph.edges, graph.weights, graph.shift)
 
 
 def _tokens(levels: Sequence[LevelState], first: int, batch: Batch) -> Tokens:
     """The nodes of the levels from ``first`` up as tokens."""
     part = levels[first:]
     scale = torch.cat([torch.full_like(x.batch, s) for s, x in enumerate(part, start=first)])
-    position, mass, mesh = (torch.cat([getattr(x, name) for x in part]) for name in ("position", "mass", "batch"))
+    mass, mesh = (torch.cat([getattr(x, name) for x in part]) for name in ("mass", "batch"))
+    position = torch.cat([placed(batch, s, x.position, x.batch) for s, x in enumerate(part, start=first)])
     return Tokens.build(position, mass, scale, mesh, batch.num_graphs, batch.longest_from[first])

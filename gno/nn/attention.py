@@ -19,12 +19,13 @@ class Tokens:
     """Nodes of one or more scales of a batch, and how they lie in a padded (mesh, place) table.
 
     Args:
-        position: in units of the case. log_mass: log m, zero mass at :data:`PADDING`. scale: level of each token.
+        position: in units of the case, on circles where coordinates repeat.
+        log_mass: log m, zero mass at :data:`PADDING`. scale: level of each token.
         place: row-major place of each token in the table.
         table: token at each place (0 where there is none). filled: where there is one.
     """
 
-    position: Float[Tensor, "n dim"]
+    position: Float[Tensor, "n c"]
     log_mass: Float[Tensor, " n"]
     scale: Int[Tensor, " n"]
     place: Int[Tensor, " n"]
@@ -152,7 +153,7 @@ class CrossScaleAttention(nn.Module):
     def _full_queries(self, values: Tensor, at: Tokens) -> Float[Tensor, "n heads c"]:
         """``[Q v / √c, 2γ x, 1_s]`` by head, as two products in one tensor: queries are many, and parts beside parts
         would be written twice."""
-        free = self.head_width - self.content
+        free = at.position.shape[1] + self.n_scales
         content = self.content**-0.5 * self.query.weight.unflatten(0, (self.n_heads, -1))
         content = nn.functional.pad(content, (0, 0, 0, free))  # (heads, head_width, width)
         gains = torch.ones_like(self.log_gamma)[:, None].expand(-1, free).clone()

@@ -39,10 +39,12 @@ class KernelIntegral(nn.Module):
         position: Float[Tensor, "n dim"],
         edges: Edges,
         weights: Float[Tensor, " n_edges"],
+        shift: Float[Tensor, "n_edges dim"] | None = None,
     ) -> Float[Tensor, "n width"]:
-        """``position`` in spacings of each node's level."""
+        """``position`` in spacings of each node's level; the sender's image that is meant lies ``shift`` away."""
         place = in_full(self.place, position)
-        return self.out(kernel_sum(self.receive(values) - place, self.send(values) + place, weights, edges))
+        more = None if shift is None else in_full(self.place, shift)
+        return self.out(kernel_sum(self.receive(values) - place, self.send(values) + place, weights, edges, more))
 
 
 def kernel_sum(
@@ -50,19 +52,20 @@ def kernel_sum(
     b: Float[Tensor, "n_senders c"],
     weights: Float[Tensor, " n_edges"],
     edges: Edges,
+    c: Float[Tensor, "n_edges c"] | None = None,
 ) -> Float[Tensor, "n_receivers c"]:
-    """``y_i = Σ_j w_ij silu(a_i + b_j)``; the weights are a quadrature and carry no gradient.
+    """``y_i = Σ_j w_ij silu(a_i + b_j + c_ij)``; the weights are a quadrature and carry no gradient.
 
     Sums are gathers in a fixed order, so results do not change between runs. The plain form keeps one edge tensor for
-    the way back, the kernel none.
+    the way back, the kernel none; it takes no c.
     """
-    return _KernelSum.apply(a, b, weights, edges)
+    return _KernelSum.apply(a, b, weights, edges, c)
 
 
 class _KernelSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a, b, weights, edges):
-        ctx.edges, ctx.fused = edges, on_triton(a)
+    def forward(ctx, a, b, weights, edges, c):
+        ctx.edges, ctx.fused, ctx.differs = edges, on_triton(a) and c is None, c is not None
         if ctx.fused:
             from gno.kernels import integral
 
@@ -70,6 +73,8 @@ class _KernelSum(torch.autograd.Function):
             return integral.kernel_sum(a, b, weights, edges.sender, edges.ptr)
         z = a.index_select(0, edges.receiver)
         z += b.index_select(0, edges.sender)
+        if c is not None:
+            z += c
         ctx.save_for_backward(z, weights)
         return sum_received(nn.functional.silu(z), weights.to(z.dtype), edges)
 
@@ -80,8 +85,8 @@ class _KernelSum(torch.autograd.Function):
             from gno.kernels import integral
 
             by_receiver, by_sender = (edges.sender, edges.ptr), (edges.receiver, edges.ptr_t, edges.perm)
-            return *integral.kernel_sum_backward(grad, *ctx.saved_tensors, by_receiver, by_sender), None, None
+            return *integral.kernel_sum_backward(grad, *ctx.saved_tensors, by_receiver, by_sender), None, None, None
         z, weights = ctx.saved_tensors
         dz = grad.index_select(0, edges.receiver).mul_(weights.to(z.dtype)[:, None])
         dz = torch.ops.aten.silu_backward(dz, z)
-        return sum_received(dz, None, edges), sum_sent(dz, None, edges), None, None
+        return sum_received(dz, None, edges), sum_sent(dz, None, edges), None, None, dz if ctx.differs else None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.graph.segment import Edges, expansion, moments
+from gno.mesh import Torus, nearest_image
 from gno.nn.config import OperatorConfig
 from gno.nn.norm import RMSNorm
 from gno.nn.pooling import Transfer
@@ -41,9 +42,12 @@ def spacing(batch: Batch, s: int) -> Tensor:
     return batch[f"spacing_{s}"][0]
 
 
-def offsets(fine: Tensor, coarse: Tensor, edges: Edges, unit: Tensor) -> tuple[Float[Tensor, " n_edges"], ...]:
+def offsets(
+    fine: Tensor, coarse: Tensor, edges: Edges, unit: Tensor, torus: Torus | None = None
+) -> tuple[Float[Tensor, " n_edges"], ...]:
     """Offset of node from anchor on each link, by component, in a unit of length; the geometry carries no gradient."""
     offset = fine.detach().index_select(0, edges.receiver) - coarse.detach().index_select(0, edges.sender)
+    offset = nearest_image(offset, torus)
     return (offset / unit).T.contiguous().unbind(0)
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gno.graph.segment import Edges, gather_sum, gather_sum_t, spread
+from gno.graph.segment import Edges, gather_sum, gather_sum_t, segment_sum, spread
 from gno.nn.precision import in_full
 
 # Share of the geometric weights that learning cannot take away: every anchor keeps a mass.
@@ -47,6 +47,11 @@ class Transfer:
         """Entries of R on the same edges: they sum to one at every anchor."""
         mass = self.fine_mass.index_select(0, self.edges.receiver)
         return self.weights * mass / _positive(self.coarse_mass).index_select(0, self.edges.sender)
+
+    def centre(self, offset: Float[Tensor, "n_edges dim"]) -> Float[Tensor, "n_coarse dim"]:
+        """``Σ_i R_ia d_ia`` of something that differs from link to link."""
+        perm = self.edges.perm
+        return segment_sum((self.restriction_weights()[:, None] * offset).index_select(0, perm), self.edges.ptr_t)
 
     def first(self, n_fine: int, n_coarse: int) -> Transfer:
         """Of the first nodes and anchors, which are linked to one another only."""
@@ -90,13 +95,17 @@ class LearnedPooling(nn.Module):
         log_b: Float[Tensor, "n k"],
         fine: Float[Tensor, "n dim"],
         coarse: Float[Tensor, "n_coarse dim"],
+        shift: Float[Tensor, "n_edges dim"] | None = None,
     ) -> Float[Tensor, " n_edges"]:
-        """``fine`` and ``coarse`` positions in spacings of the coarse level."""
+        """``fine`` and ``coarse`` positions in spacings of the coarse level; the anchor's image that is meant lies
+        ``shift`` away."""
         n, k = log_b.shape
         b = log_b.softmax(1)
         seen = Transfer.build(edges, b.flatten(), mass).restrict(self.key(values))
         anchor = spread(torch.cat([in_full(self.place, coarse), seen], dim=1), edges).view(n, k, -1)
         place, seen = anchor.split([self.place.out_features, self.key.out_features], dim=2)
+        if shift is not None:
+            place = place + in_full(self.place, shift).view_as(place)
         unlike = (self.query(values)[:, None] - seen).square().sum(2)
         hidden = nn.functional.silu((self.node(values) - in_full(self.place, fine))[:, None] + place)
         logits = in_full(self.score, hidden).squeeze(2) - unlike + log_b
@@ -106,5 +115,5 @@ class LearnedPooling(nn.Module):
 class GeometricPooling(nn.Module):
     """Fixed weights, softmax of the geometric ones: what learned pooling is measured against."""
 
-    def forward(self, values, mass, edges, log_b, fine, coarse) -> Float[Tensor, " n_edges"]:
+    def forward(self, values, mass, edges, log_b, fine, coarse, shift=None) -> Float[Tensor, " n_edges"]:
         return log_b.softmax(1).flatten()

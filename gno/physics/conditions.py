@@ -179,7 +179,8 @@ def boundary_nodes(domain: Domain) -> Int[np.ndarray, " n"]:
     """Nodes of the boundary's facets, mid-side nodes too."""
     # A facet knows all nodes of its cell; those at ``local`` are its own.
     parts = domain.facets["boundary"]
-    return np.unique(np.concatenate([p.nodes[:, p.local].cpu().numpy().ravel() for p in parts]))
+    nodes = [p.nodes[:, p.local].cpu().numpy().ravel() for p in parts]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *nodes]))
 
 
 def _field(mesh: Mesh, name: str) -> np.ndarray:

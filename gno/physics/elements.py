@@ -173,12 +173,16 @@ def facet_nodes(element: skfem.Element) -> list[np.ndarray]:
     ]
 
 
-def boundary_sides(cells: Sequence[Cells]) -> list[list[np.ndarray]]:
-    """For each cell type and each facet of its reference cell, the cells that have no neighbour there."""
+def boundary_sides(cells: Sequence[Cells], place: Int[np.ndarray, " n_nodes"]) -> list[list[np.ndarray]]:
+    """For each cell type and each facet of its reference cell, the cells that have no neighbour there.
+
+    Args:
+        place: node that each node repeats, itself where it is alone.
+    """
     keys, owners = [], []
     for k, part in enumerate(cells):
         for side, (loop, _, _) in enumerate(facet_rules(part.element, 1)):
-            corners = np.sort(part.nodes[:, loop], axis=1)
+            corners = np.sort(place[part.nodes[:, loop]], axis=1)
             keys.append(np.pad(corners, ((0, 0), (0, 4 - len(loop))), constant_values=-1))
             owners.append(np.stack([np.full(len(corners), k), np.full(len(corners), side), np.arange(len(corners))]))
     key, owner = np.concatenate(keys), np.concatenate(owners, axis=1)

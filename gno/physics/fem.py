@@ -10,7 +10,7 @@ from jaxtyping import Float
 from skfem.assembly import Dofs
 from skfem.element import DiscreteField
 
-from gno.mesh import CellBlock, Mesh, MeshError
+from gno.mesh import CellBlock, Mesh, MeshError, repeats
 from gno.mesh.shapes import family
 from gno.physics.elements import (
     ELEMENTS,
@@ -119,7 +119,7 @@ def skfem_sides(
     inside = np.full(mesh.n_nodes, name == "boundary")
     inside[mesh.point_sets.get(name, [])] = True
     points, kinds, found = points_of(mesh), domain_cells(mesh), []
-    for cells, sides in zip(kinds, boundary_sides(kinds), strict=True):
+    for cells, sides in zip(kinds, boundary_sides(kinds, repeats(mesh)), strict=True):
         element, common = cells.element, _common(mesh, points, cells, n_components)
         rules = facet_rules(element, cells.order if order is None else order)
         parts = zip(rules, sides, element.refdom.normals, facet_nodes(element), strict=True)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gno.mesh import Mesh
+from gno.mesh import repeats as repeats_in
 from gno.physics import forms
 from gno.physics.conditions import BoundaryTerm, Dirichlet, Periodic, points_of
 from gno.physics.forms import Energy, Law, OnCells, Parameter, Parameters, Weak
@@ -179,13 +180,14 @@ def build_problem(
     domain = build_domain(mesh, order=order, sets=tuple({term.on for term in terms} - {"boundary"}))
     c = forms.n_components(law, domain.dim) or 1
     fixed, values = np.zeros((mesh.n_nodes, c), dtype=bool), np.zeros((mesh.n_nodes, c))
-    repeats = np.arange(mesh.n_nodes)
+    repeats = repeats_in(mesh)
     for condition in conditions:
         if isinstance(condition, Dirichlet):
             condition.apply(mesh, domain, fixed, values)
         elif isinstance(condition, Periodic):
             here, there = condition.pairs(mesh, domain)
-            repeats[here] = there
+            new = repeats[here] != repeats[there] if mesh.period else slice(None)
+            repeats[here[new]] = there[new]
     repeats = _follow(repeats, fixed, values)
     problem = Problem(
         law,

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gno.graph.segment import bag
-from gno.mesh import Mesh
+from gno.mesh import Mesh, repeats
 
 if TYPE_CHECKING:
     from gno.physics.elements import Cells, Evaluation
@@ -251,7 +251,7 @@ def _facets(mesh: Mesh, points: np.ndarray, cells: Sequence[Cells], order: int |
     from gno.physics.elements import boundary_sides, evaluate, facet_nodes, facet_rules, nanson
 
     found = []
-    for part, sides in zip(cells, boundary_sides(cells), strict=True):
+    for part, sides in zip(cells, boundary_sides(cells, repeats(mesh)), strict=True):
         nodes_of = facet_nodes(part.element)
         rules = facet_rules(part.element, part.order if order is None else order)
         for side, ((_, X, W), here, normal) in enumerate(zip(rules, sides, part.element.refdom.normals, strict=True)):

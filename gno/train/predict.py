@@ -17,6 +17,7 @@ from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec, MeshData, collate
 from gno.mesh import Mesh, node_mass, write
+from gno.mesh.periodic import wrapped
 from gno.nn import NeuroScale, Output
 from gno.post.samples import sample_files, sample_folder
 from gno.train.blueprint import Blueprint
@@ -328,9 +329,11 @@ def level_mesh(mesh: Mesh, quantity: Uncertain, answer: Answer, s: int, blueprin
     low, high = mesh.points.min(0), mesh.points.max(0)
     points = np.broadcast_to((low + high) / 2, (len(answer.position[s]), mesh.points.shape[1])).astype(np.float64)
     points[:, : spec.dim] += answer.position[s].numpy() * spec.unit
+    points[:, : spec.dim] = wrapped(points[:, : spec.dim], low[: spec.dim], mesh.period)
     fields = {"mass": answer.mass[s].numpy() * float(node_mass(mesh).sum())}
     for columns, field in columns_of(spec.targets):
         fields |= _with_doubt(field.name, _shaped(quantity[:, columns], field, None), PREFIX)
     if answer.attention is not None:
         fields[ATTENTION] = answer.attention[s].numpy()
-    return Mesh(points, point_fields=fields, time=mesh.time, source=f"{mesh.source}, level {s}")
+    source = f"{mesh.source}, level {s}"
+    return Mesh(points, point_fields=fields, time=mesh.time, source=source, period=mesh.period)

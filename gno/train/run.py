@@ -81,7 +81,7 @@ class Run:
 
         def prepared() -> Iterator[MeshData]:
             for source in meshes:
-                mesh = mesh_of(source)
+                mesh = mesh_of(source, self.blueprint.spec)
                 start = time.perf_counter()
                 sample = build_sample(mesh, self.blueprint.spec)
                 sample = with_given(sample, mesh, self.blueprint.case, self.blueprint.spec)
@@ -100,7 +100,7 @@ class Run:
             ValueError: the mesh lacks an input, or coarse fields that follow from the one on the mesh.
         """
         self._check_steady("roll_out")
-        mesh = mesh_of(mesh)
+        mesh = mesh_of(mesh, self.blueprint.spec)
         answer = coarse_answer(self.model, self.blueprint, build_sample(mesh, self.blueprint.spec))
         known = [Uncertain(fields.numpy()[None]) for fields in answer.fields]
         return tuple(level_mesh(mesh, u, answer, s, self.blueprint) for s, u in enumerate(known))
@@ -118,7 +118,7 @@ class Run:
         """Steps in time from the first frames of a series, written as they come: :func:`gno.train.rollout.roll_out`."""
         options: dict[str, Any] = {"n_steps": n_steps, "step": step, "resume": resume, "progress": progress}
         source = Path(series) if isinstance(series, str) else series
-        return roll_out(self.model, self.blueprint, frames_of(source), path, **options)
+        return roll_out(self.model, self.blueprint, frames_of(source, self.blueprint.spec), path, **options)
 
     def evaluate_rollouts(
         self, series: Iterable[Sequence[Mesh] | str | Path], *, progress: bool = False

@@ -57,6 +57,8 @@ class Data(Part):
         files: one glob instead, split at random.
         split: fractions for train, validation and test.
         seed: of the split.
+        period: length after which each coordinate repeats, 0 where it does not: ``[0.6, 0]`` along x only. For files
+            that do not say; the nodes on both sides of such a mesh are the same unknowns.
         folder: where relative globs start; the folder of the TOML file if absent.
         cache: folder for prepared samples, relative to ``folder``; empty for none.
     """
@@ -71,6 +73,7 @@ class Data(Part):
     files: Names = ()
     split: Split = (0.8, 0.1, 0.1)
     seed: int = 0
+    period: tuple[Annotated[float, Field(ge=0)], ...] = ()
     folder: Path = Path()
     cache: str = ".gno"
 
@@ -172,7 +175,8 @@ def hierarchy_knobs() -> dict[str, Any]:
     from gno.graph import SampleSpec
 
     hints = typing.get_type_hints(SampleSpec.fit)
-    return {key: hints[key] for key in hints if key not in ("meshes", "inputs", "targets", "log", "sets", "return")}
+    of_data = ("meshes", "inputs", "targets", "log", "sets", "period", "return")
+    return {key: hints[key] for key in hints if key not in of_data}
 
 
 def operator_knobs() -> dict[str, Any]:

@@ -100,6 +100,7 @@ def fit_spec(case: Case, sources: Sequence[Source]) -> SampleSpec:
         targets=() if case.physics else case.data.targets,
         log=case.data.log,
         sets=case.data.sets,
+        period=case.data.period,
         **case.model.hierarchy,
     )
     return dataclasses.replace(spec, targets=target_specs(case, spec, meshes)) if case.physics else spec
@@ -115,7 +116,7 @@ def check_held_out(sources: Sequence[Source], spec: SampleSpec, case: Case, bar:
     with counter("held-out files", len(sources), draw=bar) as advance:
         for source in sources:
             try:
-                mesh = frames_of(source)[0] if case.time else mesh_of(source)
+                mesh = frames_of(source, spec)[0] if case.time else mesh_of(source, spec)
                 for field in fields:
                     field.values(mesh)
             except ValueError as error:
@@ -123,13 +124,18 @@ def check_held_out(sources: Sequence[Source], spec: SampleSpec, case: Case, bar:
             advance(1)
 
 
-def mesh_of(source: Source | str) -> Mesh:
-    """The mesh itself, or read from its file; the first frame of a series in memory, or of numbered files."""
+def mesh_of(source: Source | str, spec: SampleSpec | None = None) -> Mesh:
+    """The mesh itself, or read from its file; the first frame of a series in memory, or of numbered files.
+
+    With a spec it is the mesh as the case sees it.
+    """
     if isinstance(source, Mesh):
-        return source
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        return source[0]
-    return read_series(source)[0] if "*" in Path(source).name else read(source)
+        mesh = source
+    elif isinstance(source, Sequence) and not isinstance(source, str):
+        mesh = source[0]
+    else:
+        mesh = read_series(source)[0] if "*" in Path(source).name else read(source)
+    return spec.seen(mesh) if spec else mesh
 
 
 def samples_of(
@@ -151,13 +157,13 @@ def samples_of(
         check_unit(extent, 2 * spec.unit, source.source if isinstance(source, Mesh) else str(source))
     if case.physics and to_train:
         pairs = zip(samples, sources, strict=True)
-        return [with_physics(sample, mesh_of(source), case, spec) for sample, source in pairs]
+        return [with_physics(sample, mesh_of(source, spec), case, spec) for sample, source in pairs]
     for source, sample in zip(sources, samples, strict=True):
         if sample.y is None:
             for field in spec.targets:
-                field.values(mesh_of(source))  # raises, and says what is there
+                field.values(mesh_of(source, spec))  # raises, and says what is there
         if case.physics:
-            with_given(sample, mesh_of(source), case, spec)
+            with_given(sample, mesh_of(source, spec), case, spec)
     return samples
 
 
@@ -177,7 +183,7 @@ def trajectories_of(
     trajectories = [
         next(found)
         if isinstance(source, Path)
-        else build_trajectory(frames_of(source)[:: time.stride], spec, time.forcing, step=time.step)
+        else build_trajectory(frames_of(source, spec)[:: time.stride], spec, time.forcing, step=time.step)
         for source in sources
     ]
     if case.physics is None:
@@ -185,18 +191,34 @@ def trajectories_of(
     ready = []
     with counter("physics", len(sources), draw=bar and to_train) as advance:
         for source, trajectory in zip(sources, trajectories, strict=True):
-            frames = frames_of(source)[:: time.stride]
+            frames = frames_of(source, spec)[:: time.stride]
             trajectory = with_given_in_time(trajectory, frames, case, spec)
             ready.append(with_step_physics(trajectory, frames, case, spec) if to_train else trajectory)
             advance(1)
     return ready
 
 
-def frames_of(source: Source | str) -> Sequence[Mesh]:
-    """The frames of a series, read when asked for; a mesh is a series of one."""
+@dataclasses.dataclass(frozen=True)
+class Seen(Sequence[Mesh]):
+    """Frames as a case sees them."""
+
+    frames: Sequence[Mesh]
+    spec: SampleSpec
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index):
+        found = self.frames[index]
+        return Seen(found, self.spec) if isinstance(index, slice) else self.spec.seen(found)
+
+
+def frames_of(source: Source | str, spec: SampleSpec) -> Sequence[Mesh]:
+    """The frames of a series as the case sees them, read when asked for; a mesh is a series of one."""
     if isinstance(source, Mesh):
-        return [source]
-    return source if isinstance(source, Sequence) and not isinstance(source, str) else read_series(source)
+        return [spec.seen(source)]
+    frames = source if isinstance(source, Sequence) and not isinstance(source, str) else read_series(source)
+    return Seen(frames, spec) if spec.period else frames
 
 
 def check_no_zero(samples: Sequence[MeshData], spec: SampleSpec) -> None:

@@ -203,7 +203,7 @@ def build_trajectory(
     samples: list[MeshData] = []
     moves: list[Move | None] = []
     states, forces, times = [], [], []
-    for number, mesh in enumerate(frames):
+    for number, mesh in enumerate(map(spec.seen, frames)):
         if first is None or before is None:
             first, samples = mesh, [build_sample(mesh, spec)]
         elif len(samples) > 1 or not same_mesh(first, mesh):

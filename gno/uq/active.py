@@ -118,7 +118,10 @@ class _Look:
 
 @torch.no_grad()
 def _look(sampler: Sampler, source: Mesh | str | Path) -> _Look:
-    sample, scale = sampler.sample(mesh_of(source)), sampler.operator.blueprint.normalisation.targets
+    sample, scale = (
+        sampler.sample(mesh_of(source, sampler.operator.blueprint.spec)),
+        sampler.operator.blueprint.normalisation.targets,
+    )
     batch = sampler.batch(sample)
     free = ~batch.fixed if "fixed" in batch else torch.ones(batch.num_nodes, len(scale.std), dtype=torch.bool)
     if isinstance(sampler, LastLayerLaplace):

@@ -46,7 +46,7 @@ def calibrate_in_time(
     scores, series = [], []
     for source in held_out:
         largest, steps = 0.0, []
-        for step in follow(sampler, frames_of(source)):
+        for step in follow(sampler, frames_of(source, sampler.operator.blueprint.spec)):
             steps.append(step.without_look())
             if detector is not None and step.look is not None:
                 largest = max(largest, detector.judge(detector.squares(step.look)).score)
@@ -62,7 +62,7 @@ def detector_in_time(
     """What is usual in the rollouts of training series, without a threshold yet."""
     most, looks, owner = max(1, MOST_STEPS // len(training)), [], []
     for number, source in enumerate(training):
-        frames = frames_of(source)
+        frames = frames_of(source, sampler.operator.blueprint.spec)
         stride = -(-len(frames) // most)
         some = [step.look for k, step in enumerate(follow(sampler, frames)) if step.look and k % stride == 0]
         looks += some

@@ -134,7 +134,7 @@ def evaluate_in_time(
     followed: list[list[Step]] = []
     diverged: list[str] = []
     for source in series:
-        frames = frames_of(source)
+        frames = frames_of(source, sampler.operator.blueprint.spec)
         steps: list[Step] = []
         for step in follow(sampler, frames):
             if not np.isfinite(step.quantity.samples).all():

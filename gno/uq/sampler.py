@@ -95,7 +95,7 @@ class Sampler(abc.ABC):
 
     def answer(self, source: Mesh | str | Path, *, attention: bool = False) -> Answered:
         """What each sample says of one mesh or file, and if wanted which scales it attended to."""
-        mesh, start = mesh_of(source), time.perf_counter()
+        mesh, start = mesh_of(source, self.operator.blueprint.spec), time.perf_counter()
         sample = self.sample(mesh)
         prepared = time.perf_counter()
         batch, outputs = self._ask(sample, attention)
@@ -147,7 +147,7 @@ class Sampler(abc.ABC):
     def roll_out(self, series: Sequence[Mesh] | Mesh | str | Path, path: str | Path, **options: Any) -> Rollout:
         """As :meth:`gno.train.Run.roll_out`, each sample its own way: :func:`gno.uq.rollout.roll_out`."""
         source = Path(series) if isinstance(series, str) else series
-        return roll_out(self, frames_of(source), Path(path), **options)
+        return roll_out(self, frames_of(source, self.operator.blueprint.spec), Path(path), **options)
 
     def evaluate_rollouts(self, series: Iterable[Sequence[Mesh] | str | Path]) -> RolloutEvaluation:
         """As :meth:`gno.train.Run.evaluate_rollouts`, of the mean, with the spread of the samples beside the error.
@@ -159,7 +159,7 @@ class Sampler(abc.ABC):
 
     def sample(self, mesh: Mesh) -> MeshData:
         """What the operator sees of a mesh, given values of its physics included."""
-        blueprint = self.operator.blueprint
+        blueprint, mesh = self.operator.blueprint, self.operator.blueprint.spec.seen(mesh)
         return with_given(build_sample(mesh, blueprint.spec), mesh, blueprint.case, blueprint.spec)
 
     def levels(self, sample: MeshData) -> list[Level]:

@@ -1,0 +1,64 @@
+"""The box of a domain, and the grids of voxels that fill it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gno.mesh import Torus
+from gno.mesh.periodic import seam, wrapped
+
+# Fewer anchors than this around a coordinate that repeats could not tell one side from the other; there is one then.
+LEAST_AROUND = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """The box of a domain, which voxels fill.
+
+    Args:
+        low, high: lowest and highest coordinates.
+        period: length after which coordinates repeat, 0 where they do not; None if none does.
+    """
+
+    low: Float[np.ndarray, " dim"]
+    high: Float[np.ndarray, " dim"]
+    period: Float[np.ndarray, " dim"] | None = None
+
+    @staticmethod
+    def of(
+        points: Float[np.ndarray, "n dim"],
+        mass: Float[np.ndarray, " n"],
+        period: Float[np.ndarray, " dim"] | None = None,
+    ) -> Box:
+        """Around the nodes that have mass, around all if none has. A coordinate that repeats is cut open where there
+        is most room, so that the box moves with the nodes."""
+        inside = points[mass > 0] if mass.any() else points
+        low, high = inside.min(0), inside.max(0)
+        if period is not None:
+            for axis in np.flatnonzero(period):
+                low[axis] = seam(inside[:, axis], period[axis])
+                high[axis] = low[axis] + period[axis]
+        return Box(low, high, period)
+
+    def shape(self, spacing: float) -> Int[np.ndarray, " dim"]:
+        """A whole number of voxels per axis, so that none at the far side is a sliver."""
+        n = np.maximum(1, np.round((self.high - self.low) / spacing)).astype(np.int64)
+        return n if self.period is None else np.where((self.period > 0) & (n < LEAST_AROUND), 1, n)
+
+    def voxels(self, points: Float[np.ndarray, "n dim"], spacing: float) -> Int[np.ndarray, " n"]:
+        """Number of the voxel of each node."""
+        shape, offset = self.shape(spacing), wrapped(points, self.low, self.period) - self.low
+        size = np.where(self.high > self.low, (self.high - self.low) / shape, 1.0)
+        # The tiny shift keeps nodes that lie on a voxel face on one side of it in spite of round-off.
+        cell = np.clip(np.floor(offset / size + 1e-9).astype(np.int64), 0, shape - 1)
+        return np.ravel_multi_index(tuple(cell.T), tuple(shape))
+
+    def torus(self, spacing: float = 0.0) -> Torus | None:
+        """How offsets are measured among places that far apart."""
+        if self.period is None:
+            return None
+        alone = (self.shape(spacing) == 1) if spacing else np.zeros(len(self.period), bool)
+        return Torus.of(self.period, np.where((self.period > 0) & alone, 0.0, 1.0))
