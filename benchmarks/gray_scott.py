@@ -38,7 +38,7 @@ from gray_scott_run import TESTS, Job, run, series, solver_rows
 
 RESULTS = Path(__file__).parent / "results" / "gray_scott.jsonl"
 WINDOWS = ("1:1", "6:12", "13:30", "all")
-RATES = {"gno": 4e-3, "gno, law alone": 4e-3, "gno, stencils": 4e-3, "graph without levels": 4e-3, "FNO": 8e-3}
+RATES = {"gno": 1e-2, "gno, law alone": 1e-2, "gno, stencils": 4e-3, "graph without levels": 4e-3, "FNO": 8e-3}
 OPERATORS = ("gno", "graph without levels", "FNO")
 NOISE = 0.6  # in usual changes per step
 EQUATION = {

@@ -63,8 +63,8 @@ SOLVERS = [(41, 1.0), (41, 2.0), (41, 4.0), (41, 10.0), (31, 2.0), (31, 4.0), (3
 # Short-range dynamics that are the same everywhere: no coordinates, no attention, a local law on the mesh.
 PLAIN = {"coordinates": False, "width": 32, "n_heads": 2, "n_blocks": 1, "attention": False, "learned_pooling": False}
 MODELS: dict[str, dict[str, Any]] = {
-    "gno": {**PLAIN, "n_levels": 2, "n_substeps": 12},
-    "gno, law alone": {**PLAIN, "n_levels": 1, "n_blocks": 0, "n_substeps": 12},
+    "gno": {**PLAIN, "n_levels": 2, "n_substeps": 6},
+    "gno, law alone": {**PLAIN, "n_levels": 1, "n_blocks": 0, "n_substeps": 6},
     "gno, stencils": {**PLAIN, "n_stencils": 4},
     "graph without levels": {"coordinates": False, "width": 32, "n_heads": 2, "n_blocks": 6, "n_levels": 1},
 }

@@ -7,8 +7,8 @@ from graph_cases import operator_for, samples_of, spec_of, square
 from scipy.sparse.linalg import eigs
 
 from gno.graph import collate
-from gno.graph.sample import STEEPEST, even
-from gno.mesh import laplacian
+from gno.graph.stencil import STEEPEST, even
+from gno.mesh import interpolation, laplacian
 from gno.nn.stencil import LocalLaw, MeshLaplacian
 from gno.train import Case, Data, Model, Training
 from gno.train.case import Time
@@ -16,7 +16,10 @@ from gno.train.case import Time
 
 def batch_of(*meshes, seed=0):
     """Samples with a state to start from and the usual change of a step."""
-    batch = collate(samples_of(*meshes, spec=spec_of(*meshes, n_substeps=3)))
+    return with_state(collate(samples_of(*meshes, spec=spec_of(*meshes, n_substeps=3))), seed)
+
+
+def with_state(batch, seed=0):
     batch.state = torch.randn(len(batch.x), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     batch.change = torch.tensor([[0.3, 0.2, 0.1]] * batch.num_graphs, dtype=torch.float64)
     return batch
@@ -62,14 +65,56 @@ def test_scales_add_to_the_law_and_keep_integrals():
 
 
 def test_a_batch_is_its_meshes():
-    together, meshes = batch_of(square(5), square(7, seed=1)), [square(5), square(7, seed=1)]
+    meshes = [square(5), square(7, seed=1)]
+    spec = spec_of(meshes[0], n_substeps=3)  # so that the second has smaller cells than the training
+    together = with_state(collate(samples_of(*meshes, spec=spec)))
+    assert together.n_substeps.tolist()[0] == 3 < together.n_substeps.tolist()[1] == together.most_substeps
     model = operator_for(together, n_substeps=3)
     output = model(together)
-    spec = spec_of(*meshes, n_substeps=3)
     for k, mesh in enumerate(meshes):
         alone, mine = collate(samples_of(mesh, spec=spec)), together.pos_0_batch == k
         alone.state, alone.change = together.state[mine], together.change[k : k + 1]
         assert torch.allclose(model(alone).fields[0], output.fields[0][mine], atol=1e-12)
+
+
+def test_diffusion_learned_on_a_mesh_holds_on_one_four_times_as_fine():
+    coarse, fine = square(9), square(33)
+    spec = spec_of(coarse, n_substeps=3)
+    ends = []
+    for mesh in (coarse, fine):
+        batch = collate(samples_of(mesh, spec=spec))
+        x = torch.as_tensor(mesh.points, dtype=torch.float64)
+        batch.state = torch.cos(np.pi * x).prod(1, keepdim=True).expand(-1, 3)
+        batch.change = torch.ones(1, 3, dtype=torch.float64)
+        law = LocalLaw(operator_for(batch, n_substeps=3).config).double()
+        with torch.no_grad():
+            for weight in law.parameters():
+                weight.zero_()
+            law.split.weight[:3, 3:6], law.split.weight[:3, 6:9] = 0.4 * torch.eye(3), 0.4 * torch.eye(3)
+            law.split.bias[32:], law.join.weight[:, :3] = 1.0, torch.eye(3)
+        with torch.no_grad():
+            rate = law(torch.zeros(len(batch.state), 32, dtype=torch.float64), MeshLaplacian.of(batch), batch)
+        ends.append((batch.state + rate)[:, 0])
+        assert ends[-1].abs().max() <= 1  # with three steps on the fine mesh it is 1e5
+    to = torch.as_tensor(interpolation(fine, coarse.points) @ ends[1].numpy())
+    assert ends[0].norm() < 0.9 * np.linalg.norm(np.cos(np.pi * coarse.points).prod(1))
+    torch.testing.assert_close(ends[0], to, rtol=0, atol=0.02)
+
+
+def test_the_smoothed_laplacian_is_no_larger_and_tends_to_the_laplacian():
+    differences = []
+    for n in (17, 33):
+        mesh = square(n)
+        mesh = mesh.replace(points=np.round(mesh.points * (n - 1)) / (n - 1))  # no jitter: L is right to second order
+        batch = collate(samples_of(mesh, spec=spec_of(mesh, n_substeps=3)))
+        laplacian = MeshLaplacian.of(batch)
+        noise = torch.randn(len(batch.x), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        assert laplacian.smoothed(laplacian(noise)).norm() < 0.8 * laplacian(noise).norm()
+        x = torch.as_tensor(mesh.points, dtype=torch.float64)
+        bent = laplacian(torch.cos(np.pi * x).prod(1, keepdim=True))
+        inside = ((x - 0.5).abs() < 0.4).all(1)
+        differences.append(((laplacian.smoothed(bent) - bent)[inside].norm() / bent[inside].norm()).item())
+    assert differences[1] < 0.35 * differences[0] < 0.05
 
 
 def test_rows_of_small_cells_are_scaled_down_and_others_left():

@@ -1,13 +1,18 @@
 """Trajectories: views, one hierarchy, every kind of series, what does not fit."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from time_cases import case, decay, moving
+from torch_geometric.data import Batch
 
 from gno.graph import SampleSpec
 from gno.mesh import read_series, write, write_series
+from gno.nn import Output
 from gno.train.dynamics import Unrolled, fit_normalisation, longest_horizon
+from gno.train.losses import Term
 from gno.train.sections import Time
 from gno.train.splits import series_of
 from gno.train.trajectory import Windows, build_trajectory, load_trajectories, load_trajectory, save_trajectory
@@ -121,6 +126,73 @@ def test_what_does_not_fit_is_said():
 def test_the_horizon_grows_from_one_to_the_longest():
     unrolled = Unrolled(torch.nn.Identity(), [], Time(unroll=4), 4)
     assert [unrolled.horizon(share) for share in (0.0, 0.2, 0.3, 0.6, 0.9, 1.0)] == [1, 1, 2, 3, 4, 4]
+
+
+class Growth(torch.nn.Module):
+    """Stands for an operator in time: the rate a u, in units of a change of one."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def change(self, steps, mesh, dtype):
+        return torch.ones(4, 1, dtype=dtype)
+
+    def batch(self, mesh, past, forcing, steps):
+        ready = copy.copy(mesh)
+        ready.state = past[:, -1]
+        return ready
+
+    def forward(self, ready):
+        mass = torch.full((4,), 0.25, dtype=torch.float64)
+        return Output((self.a * ready.state,), (mass,), (ready.pos_0,), (ready.pos_0_batch,), ())
+
+
+def unrolled_growth(**time):
+    """The objective, and a window of it that no growth fits."""
+    future = torch.tensor([1.5, 2.0, 2.2, 2.1], dtype=torch.float64).expand(4, 4)[..., None]
+    mesh = Batch(
+        past=torch.ones(4, 1, 1, dtype=torch.float64),
+        future=future,
+        forcing=torch.zeros(4, 5, 0),
+        steps=torch.ones(1, 4),
+        mass_0=torch.full((4,), 0.25, dtype=torch.float64),
+        pos_0=torch.zeros(4, 1),
+        pos_0_batch=torch.zeros(4, dtype=torch.long),
+    )
+    term = Term("u", lambda batch, output: (output.fields[0] - batch.y).square().mean())
+    return Unrolled(Growth(), [term], Time(**time), time["unroll"]), mesh
+
+
+def test_a_gradient_through_all_steps_is_that_of_the_loss():
+    unrolled, mesh = unrolled_growth(unroll=3, gradient=3, noise=0)
+    a = unrolled.evolution.a
+
+    def loss_at(value):
+        states = [(1 + value) ** (k + 1) for k in range(3)]  # what is wanted of a step leads from where it set out
+        return sum((u - y) ** 2 for u, y in zip(states, (1.5, 2.0, 2.2), strict=True)) / 3
+
+    loss = unrolled(mesh).sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(loss_at(0.3))
+    assert a.grad.item() == pytest.approx((loss_at(0.3 + 1e-6) - loss_at(0.3 - 1e-6)) / 2e-6)
+
+
+def test_the_pushforward_counts_the_last_step_alone():
+    unrolled, mesh = unrolled_growth(unroll=3, gradient=1, noise=0)
+    unrolled(mesh).sum().backward()
+    before, wanted = 1.3**2, 2.2
+    assert unrolled.evolution.a.grad.item() == pytest.approx(2 * (1.3 * before - wanted) * before)
+
+
+def test_noise_fades_over_the_training():
+    unrolled, mesh = unrolled_growth(unroll=1, noise=0.5)
+    exact = unrolled_growth(unroll=1, noise=0)[0](mesh)
+    off = {}
+    for share in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        off[share] = (unrolled(mesh, share) - exact).abs().item()
+    assert off[0.0] > off[0.5] > 0 and off[1.0] == 0
 
 
 def test_a_series_is_read_when_asked_for(tmp_path):

@@ -28,6 +28,8 @@ def collate(samples: Sequence[MeshData]) -> Batch:
     # anchors from level s up.
     sizes = np.array([[d[f"pos_{s}"].shape[0] for s in range(n_levels)] for d in samples])
     batch.longest_mesh = int(sizes[:, 0].max())
+    if "n_substeps" in batch:
+        batch.most_substeps = int(max(d.n_substeps for d in samples))
     batch.longest_from = [int(sizes[:, s:].sum(1).max()) for s in range(n_levels)]
     return batch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse import csr_matrix, diags, vstack
+from scipy.sparse import csr_matrix
 from torch_geometric.data import Data
 
 from gno.graph.features import geometry_features, in_units
@@ -18,10 +19,8 @@ from gno.graph.fields import FieldSpec, fields_at
 from gno.graph.hierarchy import Hierarchy, Level, build_hierarchy
 from gno.graph.neighbours import edges_of
 from gno.graph.spec import SampleSpec
+from gno.graph.stencil import even, steepest, stencil
 from gno.mesh import Mesh, interpolation, laplacian, node_mass, repeats
-
-# Rows of the Laplacian that explicit steps are made with, against the median row of the mesh.
-STEEPEST = 1.5
 
 
 class MeshData(Data):
@@ -32,7 +31,8 @@ class MeshData(Data):
         geometry: (n_0, n_geometry). mass_0: node masses, (n_0,), summing to one.
         pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, edge_perm_s its transpose.
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
-        stencil: entries of the Laplacian off its diagonal, if wanted, on the edges stencil_index.
+        stencil: entries of the Laplacian off its diagonal, if wanted, on the edges stencil_index; stencil_size, (n_0,),
+            the sum of their absolute values at each node. n_substeps: steps of a local law, if there is one.
         torus_s: how offsets are measured where coordinates repeat, (1, 3, dim): the rows of :class:`gno.mesh.Torus`.
             Nodes that repeat another have its values and its neighbours, and no mass.
     """
@@ -148,31 +148,11 @@ def build_sample(
         add_level(data, s, level, dtype)
     if spec.n_stencils or spec.n_substeps:
         operator = even(laplacian(mesh)) if spec.n_substeps else laplacian(mesh)
-        _add_stencil(data, operator * (reach * spec.unit / 2) ** 2, nodes.at, dtype)
+        for key, value in stencil(operator * (reach * spec.unit / 2) ** 2, nodes.at, dtype).items():
+            data[key] = value
+    if spec.n_substeps:  # explicit steps are stable up to a length that the steepest row decides
+        data.n_substeps = math.ceil(spec.n_substeps * max(1.0, steepest(operator) / spec.steepest) - 1e-6)
     return data
-
-
-def even(operator: csr_matrix) -> csr_matrix:
-    """A Laplacian whose rows are at most :data:`STEEPEST` times as large as usual on this mesh.
-
-    Explicit steps are stable up to a size that the smallest cells decide. A node of such cells follows its neighbours
-    at once in any case; with a row that is scaled down it does so a little later, and steps may be as large as the
-    usual cells allow.
-    """
-    size = -operator.diagonal()
-    usual = float(np.median(size[size > 0])) if (size > 0).any() else 1.0
-    return (diags(np.minimum(1.0, STEEPEST * usual / np.maximum(size, usual))) @ operator).tocsr()
-
-
-def _add_stencil(data: MeshData, entries: csr_matrix, at: csr_matrix, dtype: torch.dtype) -> None:
-    """A Laplacian in units of the case without its diagonal, which is minus the sum of the rest."""
-    off_diagonal = entries - diags(entries.diagonal())
-    found = vstack([off_diagonal, at @ entries]).tocsr()  # probes hear L at their place
-    found.sort_indices()
-    receiver, sender = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.indices.astype(np.int64)
-    data.stencil_index = torch.as_tensor(np.stack([sender, receiver]))
-    data.stencil_perm = torch.argsort(data.stencil_index[0], stable=True)
-    data.stencil = torch.as_tensor(found.data, dtype=dtype)
 
 
 def add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from gno.graph.features import in_units
 from gno.graph.fields import FieldSpec, find_field
 from gno.graph.neighbours import edges_of
-from gno.mesh import Mesh, Torus, nearest_image
+from gno.graph.stencil import even, steepest
+from gno.mesh import Mesh, Torus, laplacian, nearest_image
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
 FIRST_STEP = 2.5
@@ -33,6 +34,8 @@ class SampleSpec:
         coordinates: whether a node knows where it is; without, the operator is the same wherever a mesh lies.
         n_stencils, n_substeps: of the operator; both read the Laplacian on the mesh, which samples then have.
         period: of all meshes, in the user's unit, see :class:`gno.mesh.Mesh`; if empty meshes have their own, or none.
+        steepest: with n_substeps, the largest row of the Laplacian on the training meshes, in one over the square of the
+            user's unit: where there are larger ones, a mesh needs more steps.
     """
 
     dim: int
@@ -46,6 +49,7 @@ class SampleSpec:
     n_stencils: int = 0
     n_substeps: int = 0
     period: tuple[float, ...] = ()
+    steepest: float = 0.0
 
     @staticmethod
     def fit(
@@ -115,6 +119,7 @@ class SampleSpec:
             n_stencils,
             n_substeps,
             tuple(map(float, period)),
+            max(steepest(even(laplacian(mesh))) for mesh in meshes) if n_substeps else 0.0,
         )
 
     def seen(self, mesh: Mesh) -> Mesh:

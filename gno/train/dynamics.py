@@ -22,6 +22,7 @@ from torch_geometric.data import Batch, Data
 from gno.graph import SampleSpec, collate
 from gno.graph.segment import segment_sum
 from gno.nn import Output
+from gno.nn.output import restricted
 from gno.train.losses import Term
 from gno.train.normalise import Normalisation, Scale, columns_of, fit_scale
 from gno.train.sections import Time
@@ -212,7 +213,8 @@ class Unrolled(nn.Module):
     """The losses of a rollout whose length grows during training; gradients pass through its last steps.
 
     Every step asks the operator for the rate that leads from where the rollout is to the next true state, so errors
-    that it made before, and noise, are to be undone. With ``gradient = 1`` this is the pushforward of Brandstetter et
+    that it made before, and noise, are to be undone. The noise fades over the training: an operator that undoes noise
+    to the end takes what is sharp in a field for some of it. With ``gradient = 1`` this is the pushforward of Brandstetter et
     al. 2022, Message Passing Neural PDE Solvers, section 3.1; noise as in Sanchez-Gonzalez et al. 2020, Learning to
     Simulate Complex Physics with Graph Networks.
 
@@ -243,7 +245,7 @@ class Unrolled(nn.Module):
             steps = batch.steps[:, k : k + history]
             change = self.evolution.change(steps[:, -1], batch, past.dtype)
             if k == 0 and self.time.noise:
-                past = past + self.time.noise * change[:, None] * torch.randn_like(past)
+                past = past + (1 - share) * self.time.noise * change[:, None] * torch.randn_like(past)
             ready = self.evolution.batch(batch, past, batch.forcing[:, k : k + 2], steps)
             with torch.set_grad_enabled(k >= first):
                 output = self.evolution(ready)
@@ -252,7 +254,7 @@ class Unrolled(nn.Module):
             for name in self.floors:
                 ready[f"floor_{name}"] = batch[f"floors_{name}"][:, k]
             if k >= first:
-                losses.append(self.losses(ready, output))
+                losses.append(self.losses(ready, led_here(output, past[:, -1] / change)))
             if k + 1 < n_steps:
                 state = past[:, -1] + change * output.fields[0].to(past.dtype)
                 past = torch.cat([past[:, 1:], state[:, None]], dim=1)
@@ -262,6 +264,13 @@ class Unrolled(nn.Module):
         """Of one step; sums over nodes stay in full precision."""
         with torch.autocast(batch.mass_0.device.type, enabled=False):
             return torch.stack([term.loss(batch, output) for term in self.terms])
+
+
+def led_here(output: Output, state: Float[Tensor, "n c"]) -> Output:
+    """The same rates; their gradient is also that of the state where they set out, in units of the change, so that the
+    error at the end of a step is the fault of all steps before."""
+    levels = zip(output.fields, restricted(state, output.transfers), strict=True)
+    return dataclasses.replace(output, fields=tuple(u + (s - s.detach()) for u, s in levels))
 
 
 @torch.no_grad()

@@ -329,7 +329,7 @@ class Time(Part):
         step: time between the frames taken, where the files do not say.
         unroll: steps of the longest rollout in training; it starts with one and grows over the budget.
         gradient: last steps of a rollout that gradients pass through.
-        noise: of the states that a rollout starts from, in usual changes per step.
+        noise: of the states that a rollout starts from, in usual changes per step; it fades to none over the training.
         conserve: targets whose integral over the mesh stays as it is, in a closed system: every step keeps it exactly.
     """
 
