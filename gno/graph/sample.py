@@ -151,7 +151,8 @@ def build_sample(
         for key, value in stencil(operator * (reach * spec.unit / 2) ** 2, nodes.at, dtype).items():
             data[key] = value
     if spec.n_substeps:  # explicit steps are stable up to a length that the steepest row decides
-        data.n_substeps = math.ceil(spec.n_substeps * max(1.0, steepest(operator) / spec.steepest) - 1e-6)
+        finer = steepest(operator) / spec.steepest if spec.steepest else 1.0  # 0: a cloud without a Laplacian
+        data.n_substeps = math.ceil(spec.n_substeps * max(1.0, finer) - 1e-6)
     return data
 
 

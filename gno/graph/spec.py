@@ -34,8 +34,8 @@ class SampleSpec:
         coordinates: whether a node knows where it is; without, the operator is the same wherever a mesh lies.
         n_stencils, n_substeps: of the operator; both read the Laplacian on the mesh, which samples then have.
         period: of all meshes, in the user's unit, see :class:`gno.mesh.Mesh`; if empty meshes have their own, or none.
-        steepest: with n_substeps, the largest row of the Laplacian on the training meshes, in one over the square of the
-            user's unit: where there are larger ones, a mesh needs more steps.
+        steepest: with n_substeps, the largest row of the Laplacian on the training meshes, in one over the square of
+            the user's unit; a mesh that has larger ones needs more steps.
     """
 
     dim: int

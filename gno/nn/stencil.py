@@ -34,7 +34,8 @@ class MeshLaplacian:
     def of(batch: Batch) -> MeshLaplacian:
         edges = stencil_edges(batch)
         total = segment_sum(batch.stencil[:, None], edges.ptr)
-        return MeshLaplacian(edges, batch.stencil, total, batch.stencil_size[:, None], Condition.of(batch, [batch.pos_0_batch]))
+        condition = Condition.of(batch, [batch.pos_0_batch])
+        return MeshLaplacian(edges, batch.stencil, total, batch.stencil_size[:, None], condition)
 
     def __call__(self, v: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         return moments(v, [self.weights], self.edges) - self.total * v
@@ -68,10 +69,10 @@ class LocalLaw(nn.Module):
     """A law that is the same at every node, in m steps: ``z ← z + r Δt w / m``, ``w_i = C (A y_i ⊙ silu(B y_i))``.
 
     y_i = (z, L z, S L z, c)_i, z the normalised state, L the Laplacian on the mesh, S halfway to the mean of the
-    neighbours, and c what the scales know of the node. r Δt is the usual change over the whole step. A step that is long
-    beside reaction and diffusion across a cell so has the weights of a short one. L and S L differ by what L errs on a
-    mesh, to leading order: both tend to the same where the mesh is refined, and S L is nowhere larger than L. A mesh
-    with smaller cells than those of the training takes more steps, as explicit steps need.
+    neighbours, and c what the scales know of the node. r Δt is the usual change over the whole step. A step that is
+    long beside reaction and diffusion across a cell so has the weights of a short one. L and S L together say what L
+    errs by on a mesh, to leading order: where the mesh is refined both tend to the same. S L is nowhere larger than L.
+    A mesh with smaller cells than those of the training takes more steps, as explicit steps need.
     """
 
     def __init__(self, c: OperatorConfig) -> None:

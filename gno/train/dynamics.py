@@ -214,9 +214,9 @@ class Unrolled(nn.Module):
 
     Every step asks the operator for the rate that leads from where the rollout is to the next true state, so errors
     that it made before, and noise, are to be undone. The noise fades over the training: an operator that undoes noise
-    to the end takes what is sharp in a field for some of it. With ``gradient = 1`` this is the pushforward of Brandstetter et
-    al. 2022, Message Passing Neural PDE Solvers, section 3.1; noise as in Sanchez-Gonzalez et al. 2020, Learning to
-    Simulate Complex Physics with Graph Networks.
+    to the end takes what is sharp in a field for some of it. With ``gradient = 1`` this is the pushforward of
+    Brandstetter et al. 2022, Message Passing Neural PDE Solvers, section 3.1; noise as in Sanchez-Gonzalez et al. 2020,
+    Learning to Simulate Complex Physics with Graph Networks.
 
     Args:
         evolution: a step in time.
