@@ -58,7 +58,18 @@ OTHERS = {"plane"}  # domains that are another one in each trajectory
 RUNS = CACHE / "runs"  # operators for surfaces are kept: `examples/gray_scott/picture.py` draws what they predict
 
 # Nodes along a side and longest time step of the solver.
-SOLVERS = [(41, 1.0), (41, 2.0), (41, 4.0), (41, 10.0), (31, 2.0), (31, 4.0), (31, 10.0), (21, 4.0), (21, 10.0)]
+SOLVERS = [
+    (61, 2.0),
+    (61, 4.0),
+    (51, 2.0),
+    (51, 4.0),
+    (41, 1.0),
+    (41, 2.0),
+    (41, 4.0),
+    (41, 10.0),
+    (31, 4.0),
+    (21, 4.0),
+]
 
 # Short-range dynamics that are the same everywhere: no coordinates, no attention, a local law on the mesh.
 PLAIN = {"coordinates": False, "width": 32, "n_heads": 2, "n_blocks": 1, "attention": False, "learned_pooling": False}
