@@ -85,7 +85,8 @@ class LocalLaw(nn.Module):
     def forward(self, v: Float[Tensor, "n width"], laplacian: MeshLaplacian, batch: Batch) -> Float[Tensor, "n c"]:
         """The mean of w over the steps: the rate of change, in units of r."""
         known, z = self.scales(self.norm(v, laplacian.condition)), batch.state
-        change, n_steps = (x.index_select(0, batch.pos_0_batch) for x in (batch.change, batch.n_substeps[:, None]))
+        here = batch.pos_0_batch
+        change, n_steps = batch.change.index_select(0, here), batch.n_substeps.to(z).index_select(0, here)[:, None]
         rate = torch.zeros_like(z)
         for k in range(batch.most_substeps):
             bent = laplacian(z)
