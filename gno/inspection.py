@@ -39,8 +39,10 @@ class Inspection:
         time = "" if facts["time"] is None else f", time {facts['time']:g}"
         time += f", the last of {facts['steps']} steps" if facts["steps"] > 1 else ""
         extent = " × ".join(f"{x:.4g}" for x in facts["extent"])
+        repeated = [f"{axis} after {x:.4g}" for axis, x in zip("xyz", facts["period"], strict=False) if x]
         lines = [
             f"{facts['file']}: {facts['nodes']:,} nodes, {facts['dim']}-D, extent {extent}{time}",
+            *([f"repeats    {', '.join(repeated)}"] if repeated else []),
             f"cells      {cells}",
             *_table("fields", [_field_line(field) for field in facts["fields"]]),
             *_table("sets", [f"{s['name']}  {s['members']:,} {s['of']}" for s in facts["sets"]]),
@@ -69,6 +71,7 @@ def inspect(mesh: Mesh, *, n_steps: int = 1) -> Inspection:
         "nodes": mesh.n_nodes,
         "dim": mesh.dim,
         "extent": np.ptp(mesh.points, axis=0).tolist(),
+        "period": list(mesh.period),
         "time": mesh.time,
         "steps": n_steps,
         "cells": _cells(mesh),

@@ -8,6 +8,7 @@ from graph_cases import operator_for, samples_of, spec_of, square
 from gno.graph import SampleSpec, build_sample, collate
 from gno.graph.neighbours import edges_of, nearest_edges
 from gno.graph.segment import Edges
+from gno.inspection import inspect
 from gno.mesh import (
     CellBlock,
     Mesh,
@@ -250,3 +251,8 @@ def test_a_case_says_it_for_its_files(tmp_path):
         run.predict(torus(9).replace(period=(), points=torus(9).points * 2, source="wide"))
     with pytest.raises(ValueError, match="period"):
         Data(files="*.vtu", targets="u", period=[-1.0])
+
+
+def test_inspect_says_what_repeats():
+    assert "repeats    x after 1, y after 1" in str(inspect(grid(4)))
+    assert "repeats" not in str(inspect(grid(4).replace(period=())))
