@@ -254,7 +254,8 @@ class Unrolled(nn.Module):
             for name in self.floors:
                 ready[f"floor_{name}"] = batch[f"floors_{name}"][:, k]
             if k >= first:
-                losses.append(self.losses(ready, led_here(output, past[:, -1] / change)))
+                led = led_here(output, past[:, -1] / change) if k > first else output
+                losses.append(self.losses(ready, led))
             if k + 1 < n_steps:
                 state = past[:, -1] + change * output.fields[0].to(past.dtype)
                 past = torch.cat([past[:, 1:], state[:, None]], dim=1)
