@@ -21,7 +21,7 @@ def test_it_trains_measures_and_prints(tmp_path, monkeypatch):
     good, bad = (row["test"]["all"] for row in rows[1:])
     assert good < bad  # a coarser mesh and longer steps are worse
     text = benchmark.table(rows)
-    assert "| gno | 2 | 0.004 | 0 | 1 |" in text and "| 121 | 1 |" in text
+    assert "| gno | 2 | 0.01 | 0 | 1 |" in text and "| 121 | 1 |" in text
 
 
 def test_errors_are_those_of_all_trajectories_together():

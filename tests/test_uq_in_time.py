@@ -20,7 +20,7 @@ N_NODES, N_STEPS = 60, 8
 
 def sampler():
     """As much of one as judging reads: a field u, whose states have the spread one."""
-    spec = SimpleNamespace(targets=(FieldSpec("u", "point", 1),))
+    spec = SimpleNamespace(targets=(FieldSpec("u", "point", 1),), period=())
     normalisation = SimpleNamespace(states=SimpleNamespace(std=torch.ones(1)))
     return SimpleNamespace(operator=SimpleNamespace(blueprint=SimpleNamespace(spec=spec, normalisation=normalisation)))
 
