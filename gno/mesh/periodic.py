@@ -125,7 +125,7 @@ def seam(place: Float[np.ndarray, " n"], length: float) -> float:
 
     Of gaps as wide as each other that one counts which follows the node with the lowest number.
 
-    >>> seam(np.array([0.1, 0.2, 0.9]), 1.0).round(6)
+    >>> round(seam(np.array([0.1, 0.2, 0.9]), 1.0), 6)
     0.55
     """
     margin = 1e-9 * length
