@@ -1,5 +1,9 @@
 """Coordinates that repeat: nothing depends on where a torus is cut open, and both sides of a cut are one place."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,6 @@ from gno.graph.neighbours import edges_of, nearest_edges
 from gno.graph.segment import Edges
 from gno.inspection import inspect
 from gno.mesh import (
-    CellBlock,
     Mesh,
     MeshError,
     boundary_facets,
@@ -27,6 +30,9 @@ from gno.physics import Dirichlet, build_problem, diffusion, solve
 from gno.train import Data, Run, load_case, train
 from gno.train.samples import content_key
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "gray_scott"))
+periodic_square = importlib.import_module("domains").periodic_square
+
 OPTIONS = [{"n_levels": 1}, {"n_levels": 2, "n_stencils": 1}, {"n_levels": 3}, {"n_levels": 4, "coordinates": False}]
 BOX = np.array([1.0, 1.5])
 
@@ -40,17 +46,10 @@ def torus(n: int = 13, seed: int = 0, dim: int = 2) -> Mesh:
 
 
 def grid(n: int, side: float = 1.0, value=lambda x, y: x) -> Mesh:
-    """A grid of triangles with alternating diagonals, as the Gray–Scott example has it, with n nodes around."""
-    i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
-    number = i * (n + 1) + j
-    a, b, c, d = (x.ravel() for x in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]))
-    rising = ((i + j)[:-1, :-1] % 2 == 0).ravel()[:, None]
-    first = np.where(rising, np.stack([a, b, c], 1), np.stack([a, b, d], 1))
-    second = np.where(rising, np.stack([a, c, d], 1), np.stack([b, c, d], 1))
-    points = np.stack([i, j], -1).reshape(-1, 2) * (side / n)
-    f = value(*points.T)
-    fields = {"a": f, "u": f, "w": np.stack([f, f], axis=1)}
-    return Mesh(points, (CellBlock("triangle", np.concatenate([first, second])),), fields, period=(side, side))
+    """The periodic square of the Gray–Scott example, with n nodes around."""
+    mesh = periodic_square(0, side / n, side).mesh
+    f = value(*mesh.points.T)
+    return mesh.replace(point_fields={"a": f, "u": f, "w": np.stack([f, f], axis=1)})
 
 
 def cloud(shift=(0.0, 0.0), n: int = 300) -> Mesh:
