@@ -13,6 +13,7 @@ from gno.commands.calibrate import calibrate
 from gno.commands.correct import correct
 from gno.commands.demo import demo
 from gno.commands.evaluate import evaluate
+from gno.commands.init import init
 from gno.commands.inspect import inspect
 from gno.commands.options import complain
 from gno.commands.post import post
@@ -22,14 +23,14 @@ from gno.commands.train import train
 
 app = typer.Typer(
     name="gno",
-    help="Neural operators on the meshes you already have: inspect, train, evaluate, predict, show, post, correct.",
-    epilog="Start with `gno demo`, or with `gno inspect` on a mesh of your own.",
+    help="Neural operators on the meshes you already have, from a folder of results to pictures and mesh files.",
+    epilog="Start with `gno demo`, or with `gno inspect` and `gno init` on meshes of your own.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (inspect, train, evaluate, predict, show, calibrate, post, correct, demo):
+for command in (inspect, init, train, evaluate, predict, show, calibrate, post, correct, demo):
     app.command()(command)
 
 

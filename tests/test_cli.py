@@ -13,7 +13,7 @@ from train_cases import square
 from gno.mesh import read, write, write_series
 from gno.train import load_case
 
-COMMANDS = ("inspect", "train", "evaluate", "predict", "show", "demo")
+COMMANDS = ("inspect", "init", "train", "evaluate", "predict", "show", "demo")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,188 @@
+"""Draft: a first case.toml for a folder of results, with what else the files have as comments."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pydantic
+
+from gno.graph.fields import FieldSpec, fields_at, find_field
+from gno.mesh import Mesh, read
+from gno.mesh.index import without_parts
+from gno.mesh.io import step_times
+from gno.progress import counter
+from gno.train.case import Case
+from gno.train.explain import explain
+
+# Fields are looked at in at most this many files, at even distances in the list.
+FILES_TO_LOOK_AT = 20
+# Coefficients that vary by more than this factor are better read as logarithms.
+SPAN_FOR_LOG = 10.0
+# Values that stray less than this, relative to the largest, are one value.
+ROUND_OFF = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A field as the files have it: where, how large, and whether it says anything.
+
+    Args:
+        field: where it is, and its components.
+        low, high: smallest and largest value in all files.
+        varies: whether it has more than one value, over nodes, cells or files.
+    """
+
+    field: FieldSpec
+    low: float
+    high: float
+    varies: bool
+
+    @property
+    def spans(self) -> bool:
+        """Whether it is a positive quantity that varies by factors."""
+        return self.low > 0 and self.high > SPAN_FOR_LOG * self.low
+
+    def __str__(self) -> str:
+        n = self.field.n_components
+        size = f"{self.low:.4g} … {self.high:.4g}" if self.varies else f"{self.low:.4g} everywhere, in every file"
+        return f"{self.field.name}  ({self.field.location}{f', {n} components' if n > 1 else ''}; {size})"
+
+
+def draft_case(
+    files: Sequence[Path],
+    *,
+    targets: Sequence[str],
+    inputs: Sequence[str] = (),
+    minutes: float = 30.0,
+    time: bool | None = None,
+    folder: Path = Path(),
+    progress: bool = False,
+) -> str:
+    """The text of a case that learns ``targets`` from ``inputs``; other fields and sets of the files are in comments.
+
+    Args:
+        files: results, one file each, or series.
+        targets: fields to learn.
+        inputs: fields or sets that are known beforehand.
+        minutes: budget of the training.
+        time: whether the files are series in time, or frames of them; by default, whether the first has several steps.
+        folder: of the case, where its globs start.
+        progress: draw a bar while files are read.
+
+    Raises:
+        ValueError: no such field, or a field that not all files have; one line.
+    """
+    files = without_parts(files)
+    time = len(step_times(files[0])) > 1 if time is None else time
+    looked_at = files[:: -(-len(files) // FILES_TO_LOOK_AT)]
+    with counter("files", len(looked_at), draw=progress) as advance:
+        meshes = []
+        for file in looked_at:
+            meshes.append(read(file))
+            advance(1)
+    known = known_fields(meshes)
+    sets = sorted({name for mesh in meshes for name in (*mesh.point_sets, *mesh.cell_sets)})
+    if not targets:
+        raise ValueError(f"targets: expected at least one field to learn (--target NAME), got none; {_listed(known)}")
+    for name in (*targets, *inputs):
+        if name not in known and not (name in inputs and name in sets):
+            find_field(meshes[0], name)  # raises, and says what is there
+            raise ValueError(f"{name}: expected in every file, got it in some only; {_listed(known)}")
+    text = "\n".join(
+        [
+            "# Written by `gno init`; `gno train --help` and docs/case.md say what else there is.",
+            "",
+            "[data]",
+            f"files = {_names(pattern_of(files, folder))}",
+            f"inputs = {_names(inputs)}",
+            f"targets = {_names(targets)}",
+            *_logarithms(known, inputs),
+            *_comments(known, sets, (*inputs, *targets)),
+            "",
+            "[training]",
+            f"minutes = {minutes:g}",
+            *(["", "[time]", "# forcing = []    # those inputs that change with time"] if time else []),
+            "",
+        ]
+    )
+    try:
+        Case.model_validate(tomllib.loads(text))
+    except pydantic.ValidationError as error:
+        raise ValueError(explain(error, Case)) from None
+    return text
+
+
+def known_fields(meshes: Sequence[Mesh]) -> dict[str, Known]:
+    """Numeric fields that all meshes have in the same place with the same number of components, by name."""
+    names = dict.fromkeys(name for location in ("point", "cell", "global") for name in fields_at(meshes[0], location))
+    found = {}
+    for name in names:
+        try:
+            field = find_field(meshes[0], name)
+            same = all(find_field(mesh, name) == field for mesh in meshes[1:])
+        except ValueError:  # text, or not in every file
+            continue
+        if same and (known := _known(field, meshes)):
+            found[name] = known
+    return found
+
+
+def _known(field: FieldSpec, meshes: Sequence[Mesh]) -> Known | None:
+    values = [np.asarray(fields_at(mesh, field.location)[field.name], np.float64) for mesh in meshes]
+    values = [value.reshape(-1, field.n_components) for value in values]
+    values = [value[np.isfinite(value).all(1)] for value in values]
+    if not all(map(len, values)):
+        return None
+    low, high = (np.array([bound(value, axis=0) for value in values]) for bound in (np.min, np.max))
+    size = max(np.abs(low).max(), np.abs(high).max())
+    varies = bool((high.max(0) - low.min(0) > ROUND_OFF * size).any())
+    return Known(field, float(low.min()), float(high.max()), varies)
+
+
+def pattern_of(files: Sequence[Path], folder: Path) -> list[str]:
+    """One glob that matches these files and no others, where there is one, else their names; relative to ``folder``."""
+    files = [file.resolve() for file in files]
+    parents, suffixes = {file.parent for file in files}, {file.suffix for file in files}
+    if len(files) > 1 and len(parents) == len(suffixes) == 1:
+        parent, suffix = parents.pop(), suffixes.pop()
+        for start in ("", os.path.commonprefix([file.stem for file in files])):  # noqa: RUF071 (letters, not folders)
+            pattern = f"{glob.escape(start)}*{suffix}"
+            if set(without_parts(sorted(parent.glob(pattern)))) == set(files):
+                return [_relative(parent, folder) + pattern]
+    return [_relative(file.parent, folder) + file.name for file in files]
+
+
+def _relative(parent: Path, folder: Path) -> str:
+    path = Path(os.path.relpath(parent, folder.resolve())).as_posix()
+    return "" if path == "." else f"{path}/"
+
+
+def _names(names: Iterable[str]) -> str:
+    quoted = [json.dumps(name, ensure_ascii=False) for name in names]
+    return f"[{', '.join(quoted)}]"
+
+
+def _logarithms(known: dict[str, Known], inputs: Sequence[str]) -> list[str]:
+    spans = [name for name in inputs if name in known and known[name].spans]
+    return [f"log = {_names(spans)}    # positive, and by factors larger here than there"] if spans else []
+
+
+def _comments(known: dict[str, Known], sets: Sequence[str], taken: Sequence[str]) -> list[str]:
+    free = [field for name, field in known.items() if name not in taken]
+    other = [name for name in sets if name not in taken]
+    return [
+        *(["# Other fields of the files; what is known before the solver runs can be an input:"] if free else []),
+        *(f"#   {field}" for field in free),
+        *([f"# Sets, which can be inputs too: {', '.join(other)}"] if other else []),
+    ]
+
+
+def _listed(known: dict[str, Known]) -> str:
+    return f"fields: {', '.join(known) or 'none'}"

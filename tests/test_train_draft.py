@@ -1,0 +1,96 @@
+"""`gno init`: a first case from the files themselves, that a training can start from."""
+
+import tomllib
+
+import numpy as np
+import pytest
+from cli_cases import gno
+from train_cases import square
+
+from gno.mesh import write, write_series
+from gno.train import load_case
+from gno.train.draft import draft_case, pattern_of
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Six files with a coefficient that varies by factors, a load, a constant, and a text."""
+    (tmp_path / "results").mkdir()
+    files = []
+    for seed in range(6):
+        mesh = square(seed)
+        more = {"gravity": np.array(9.81), "load": np.array(1.0 + seed), "program": np.array("a name")}
+        sets = {**mesh.point_sets, "corner": np.array([0])}
+        mesh = mesh.replace(global_fields={**mesh.global_fields, **more}, point_sets=sets)
+        mesh = mesh.with_point_fields(stiffness=np.geomspace(1, 100, mesh.n_nodes))
+        files.append(tmp_path / "results" / f"part_{seed}.vtu")
+        write(mesh, files[-1])
+    return files
+
+
+def test_a_draft_can_be_trained_from_and_names_what_else_there_is(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-t", "u", "-i", "load", "-i", "stiffness", "-i", "left", "--minutes", "2"]
+    status, out, err = gno(capsys, monkeypatch, "init", *results, *arguments, "-o", "cases/part.toml")
+    assert status == 0, err
+    assert "gno train cases/part.toml" in out
+    case = load_case("cases/part.toml")
+    assert case.data.inputs == ("load", "stiffness", "left") and case.data.targets == ("u",)
+    assert case.data.log == ("stiffness",)  # a hundredfold, and the load only sixfold
+    assert case.training.minutes == 2 and case.time is None
+    assert sorted(path for paths in case.data.paths().values() for path in paths) == results
+    text = (tmp_path / "cases" / "part.toml").read_text()
+    assert 'files = ["../results/*.vtu"]' in text
+    assert "#   heat  (cell" in text and "#   gravity  (global; 9.81 everywhere" in text
+    assert "program" not in text  # a text is no field to learn from
+    assert "# Sets, which can be inputs too: corner\n" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "targets: expected at least one field to learn (--target NAME), got none; fields: "),
+        (["-t", "displacement"], "field 'displacement': expected in the file, got point: "),
+        (["-t", "u", "-i", "u"], "data.inputs: expected no target among them, got 'u'"),
+        (["-t", "left"], "left: expected in every file"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_writes_nothing(results, tmp_path, capsys, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = gno(capsys, monkeypatch, "init", *results, *arguments)
+    assert status == 2 and says in err and err.count("\n") == 1
+    assert not (tmp_path / "case.toml").exists()
+
+
+def test_a_case_is_not_written_over(results, tmp_path, capsys, monkeypatch):
+    (tmp_path / "case.toml").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    status, _, err = gno(capsys, monkeypatch, "init", *results, "-t", "u")
+    assert status == 2 and "--overwrite" in err and (tmp_path / "case.toml").read_text() == "mine"
+    status, _, _ = gno(capsys, monkeypatch, "init", *results, "-t", "u", "--overwrite")
+    assert status == 0 and load_case("case.toml").data.targets == ("u",)
+
+
+def test_a_field_that_only_some_files_have_is_refused_by_name(results):
+    mesh = square(7)
+    write(mesh.replace(global_fields={}), results[-1])
+    with pytest.raises(ValueError, match="load: expected in every file, got it in some only"):
+        draft_case(results, targets=["u"], inputs=["load"])
+    assert "load" not in draft_case(results, targets=["u"])
+
+
+def test_files_with_steps_are_series(tmp_path):
+    frames = [square(0).replace(time=float(k)) for k in range(3)]
+    write_series(frames, tmp_path / "wave.pvd")
+    text = draft_case([tmp_path / "wave.pvd"], targets=["u"], folder=tmp_path)
+    assert "time" in tomllib.loads(text) and tomllib.loads(text)["data"]["files"] == ["wave.pvd"]
+    assert "time" not in tomllib.loads(draft_case([tmp_path / "wave.pvd"], targets=["u"], time=False))
+
+
+def test_a_glob_matches_these_files_and_no_others(results, tmp_path):
+    folder = tmp_path
+    assert pattern_of(results, folder) == ["results/*.vtu"]
+    (results[0].parent / "other.vtu").touch()
+    assert pattern_of(results, folder) == ["results/part_*.vtu"]
+    assert pattern_of(results[1:3], folder) == ["results/part_1.vtu", "results/part_2.vtu"]
+    assert pattern_of(results[:1], folder / "results") == ["part_0.vtu"]
