@@ -38,16 +38,24 @@ class Units:
     mean: Float[Tensor, " c"]
     std: Float[Tensor, " c"]
     columns: Int[Tensor, " c"]
+    _elsewhere: dict[torch.device, Units] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def on(self, device: torch.device) -> Units:
+        """The same in float64 on a device, copied there once: a copy at every step would make the host wait."""
+        if device not in self._elsewhere:
+            moved = (self.mean.double().to(device), self.std.double().to(device), self.columns.to(device))
+            self._elsewhere[device] = Units(*moved)
+        return self._elsewhere[device]
 
     def physical(self, fields: Float[Tensor, "n n_targets"]) -> Float[Tensor, "n c"]:
         """In float64."""
-        chosen = fields.index_select(1, self.columns.to(fields.device)).double()
-        return chosen * self.std.to(chosen) + self.mean.to(chosen)
+        here = self.on(fields.device)
+        return fields.index_select(1, here.columns).double() * here.std + here.mean
 
     def normalised(self, fields: Float[Tensor, "n n_targets"], u: Float[Tensor, "n c"]) -> Float[Tensor, "n n_targets"]:
         """The columns of an output, in float64, with the unknowns replaced by u; the inverse of :meth:`physical`."""
-        values = (u - self.mean.to(u)) / self.std.to(u)
-        return fields.double().index_copy(1, self.columns.to(fields.device), values)
+        here = self.on(fields.device)
+        return fields.double().index_copy(1, here.columns, (u.double() - here.mean) / here.std)
 
     def on_mesh(self, output: Output, s: int) -> Float[Tensor, "n_nodes c"]:
         """The unknowns of scale s, prolonged to the mesh; the transfers carry no gradient."""
