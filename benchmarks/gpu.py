@@ -16,27 +16,19 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TESTS = ("nn_device", "train_device", "kernels_triton", "graph_segment", "graph_padding", "nn_operator", "periodic")
-SIZES = ("1000", "10000", "100000", "1000000")
+SCALING = f"{HERE}/scaling.py --device cuda --precision bf16 --width 128 --dims 2"
 # What is run, and the most seconds it may take.
-STEPS: dict[str, tuple[list[str], float]] = {
-    "tests": (["-m", "pytest", "-q", *(f"{HERE.parent}/tests/test_{name}.py" for name in TESTS)], 120),
-    "kernels": ([f"{HERE}/kernels.py"], 90),
-    "scaling": (
-        [f"{HERE}/scaling.py", "--device", "cuda", "--precision", "bf16", "--width", "128"]
-        + ["--dims", "2", "--spacings", "own", "--nodes", *SIZES, "--output", "{folder}/scaling.md"],
-        150,
-    ),
-    "largest": (
-        [f"{HERE}/scaling.py", "--device", "cuda", "--precision", "bf16", "--width", "128"]
-        + ["--dims", "2", "--spacings", "fixed", "--nodes", "1000000", "4000000", "--output", "{folder}/largest.md"],
-        150,
-    ),
+STEPS: dict[str, tuple[str, float]] = {
+    "tests": ("-m pytest -q " + " ".join(f"{HERE.parent}/tests/test_{name}.py" for name in TESTS), 120),
+    "kernels": (f"{HERE}/kernels.py", 90),
+    "scaling": (f"{SCALING} --spacings own --nodes 1000 10000 100000 1000000 --output {{folder}}/scaling.md", 150),
+    "largest": (f"{SCALING} --spacings fixed --nodes 1000000 4000000 --output {{folder}}/largest.md", 150),
     "peers": (
-        [f"{HERE}/peers.py", "--device", "cuda", "--models", "gno", "--data", "plates", "--minutes", "{minutes:.1f}"]
-        + ["--results", "{folder}/peers.jsonl"],
+        f"{HERE}/peers.py --device cuda --models gno --data plates "
+        "--minutes {minutes:.1f} --results {folder}/peers.jsonl",
         660,
     ),
-}  # fmt: skip
+}
 # Of the time that is left, the share that a training may take; the rest is for data and evaluation.
 TRAINING = 0.7
 
@@ -46,7 +38,7 @@ def run(name: str, folder: Path, seconds: float) -> str:
     command, most = STEPS[name]
     limit = min(most, seconds)
     values = {"folder": folder, "minutes": TRAINING * limit / 60}
-    arguments = [sys.executable, *(part.format(**values) for part in command)]
+    arguments = [sys.executable, *(part.format(**values) for part in command.split())]
     started = time.monotonic()
     with (folder / f"{name}.txt").open("w") as output:
         try:
