@@ -2,7 +2,7 @@
 
 Two bodies in many formats: a plate of 2 × 1 (9 nodes, 2 quads, 4 triangles, 8 boundary lines; T = x + 2y at its nodes,
 k = number of the cell) and a block of 2 × 1 × 1 (12 nodes, 2 hexahedra). Gmsh makes its own files of a plate with
-named groups. Run it in this folder: ``python make.py``.
+named groups, ASE and LAMMPS have a crystal of salt. Run it in this folder: ``python make.py``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import ase.io
 import gmsh
 import meshio
 import netCDF4
 import numpy as np
 import pyvista as pv
+from ase.build import bulk
 
 HERE = Path(__file__).parent
 
@@ -171,9 +173,32 @@ def by_hand() -> None:
     (HERE / "plate.mesh").write_text("\n".join([*parts, "", "vertices", "9", "2", *corners, ""]))
 
 
+def with_ase() -> None:
+    """Two frames of a crystal of salt, 8 ions in a box that repeats, charge q; unsorted for LAMMPS."""
+    frames = [bulk("NaCl", "rocksalt", a=5.64, cubic=True) for _ in range(2)]
+    dump = ""
+    for k, salt in enumerate(frames):
+        salt.positions += 0.25 * k
+        salt.arrays["q"] = np.where(salt.numbers == 11, 1.0, -1.0)
+        salt.info["time"] = 0.5 * k
+        kinds = np.where(salt.numbers == 11, 1, 2)
+        rows = [
+            f"{i + 1} {kinds[i]} {salt.arrays['q'][i]} {' '.join(map(str, salt.positions[i]))}"
+            for i in range(7, -1, -1)
+        ]
+        head = [f"ITEM: TIME\n{0.5 * k}", f"ITEM: TIMESTEP\n{100 * k}", "ITEM: NUMBER OF ATOMS\n8"]
+        box = ["ITEM: BOX BOUNDS pp pp pp", *["0 5.64"] * 3, "ITEM: ATOMS id type q x y z"]
+        dump += "\n".join([*head, *box, *rows, ""])
+    ase.io.write(HERE / "salt.extxyz", frames)
+    ase.io.write(HERE / "salt.gro", frames[0])
+    ase.io.write(HERE / "salt.pdb", frames[0])
+    (HERE / "salt.lammpstrj").write_text(dump)
+
+
 if __name__ == "__main__":
     with_meshio()
     with_vtk()
     with_gmsh()
     with_netcdf()
     by_hand()
+    with_ase()

@@ -17,7 +17,7 @@ from gno.mesh.meshioreader import RARE
 # Their readers need a process of their own, so they are tried less often.
 SLOW = (".cgns", ".vti", *RARE)
 # These say nowhere how much is to come, so a file cut between two lines looks whole.
-UNCOUNTED = (".inp", ".bdf", ".stl", ".obj", ".pvd")
+UNCOUNTED = (".inp", ".bdf", ".stl", ".obj", ".pvd", ".pdb")
 
 
 def outcome(path: Path) -> Mesh | str:

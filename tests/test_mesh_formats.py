@@ -91,6 +91,18 @@ def test_surfaces(name: str) -> None:
     assert cell_volume(mesh).sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", ["salt.extxyz", "salt.gro", "salt.lammpstrj", "salt.pdb"])
+def test_salt(name: str) -> None:
+    mesh, unit = read(TINY / name), 0.1 if name.endswith(".gro") else 1.0
+    assert repr(mesh) == "Mesh(8 nodes, no cells, 3-D)"
+    np.testing.assert_allclose(mesh.period, [5.64 * unit] * 3, rtol=1e-5)
+    sodium = mesh.point_sets["type 1" if name.endswith("trj") else "Na"]
+    np.testing.assert_allclose(np.ptp(mesh.points[sodium], axis=0), 2.82 * unit, rtol=1e-3)
+    if "q" in mesh.point_fields:
+        assert mesh.point_fields["q"][sodium].tolist() == [1] * 4 and mesh.point_fields["q"].sum() == 0
+        assert read_series(TINY / name).times == (0.0, 0.5)
+
+
 def test_exodus_steps_and_sets() -> None:
     first, last = read(TINY / "block.e", step=0), read(TINY / "block.e")
     assert (first.time, last.time) == (0.0, 0.25)

@@ -8,14 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from gno.commands.options import Device, Json, RunFolder
+from gno.commands.options import Device, Json, RunFolder, each_frame
 
 
 def evaluate(
     run: RunFolder,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="Mesh files of any format; the test files of the case by default."),
+        typer.Argument(
+            metavar="FILE",
+            help="Mesh files of any format; the test files of the case by default.",
+            callback=each_frame,
+        ),
     ] = None,
     as_json: Json = False,
     device: Device = None,

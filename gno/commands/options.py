@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `gno train` made.")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Mesh files of any format.")]
+
+
+def each_frame(files: list[Path] | None) -> list[Path] | None:
+    """Files as they are, and each frame of those like ``file@:``."""
+    from gno.mesh import io
+
+    return files and [frame for file in files for frame in io.each_frame(file)]
+
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE", help="Mesh files of any format; frames as file@12 or file@0:99:3.", callback=each_frame
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 

@@ -151,7 +151,9 @@ def _dotted(suffix: str) -> str:
 
 def _output_paths(files: list[Path], folder: Path, suffix: str) -> list[Path]:
     """Where predictions go: one path per file, none of them a file that is read."""
-    targets = [folder / f"{file.stem}{suffix}" for file in files]
+    from gno.mesh.address import stem
+
+    targets = [folder / f"{stem(file)}{suffix}" for file in files]
     sources = {file.resolve() for file in files}
     for k, target in enumerate(targets):
         if target in targets[:k]:

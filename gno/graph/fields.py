@@ -36,6 +36,8 @@ class FieldSpec:
             ValueError: the mesh lacks the field, has it with another shape, or has values that are not finite.
         """
         store = fields_at(mesh, self.location)
+        if self.name not in store and self._is_kind(mesh):
+            return np.zeros((mesh.n_nodes, 1))
         if self.name not in store:
             known = ", ".join(sorted(store)) or "none"
             raise ValueError(f"{self.location} field '{self.name}': expected, got only {known} ({mesh.source})")
@@ -66,6 +68,10 @@ class FieldSpec:
         if self.location == "point" and mesh.period:
             return value[repeats(mesh)]
         return np.broadcast_to(value, (mesh.n_nodes, self.n_components))
+
+    def _is_kind(self, mesh: Mesh) -> bool:
+        """Whether a set that the mesh lacks is a kind of particle of which it has none, among kinds that it has."""
+        return self.location == "point_set" and not mesh.cells and bool(mesh.point_sets)
 
 
 def find_field(mesh: Mesh, name: str) -> FieldSpec:

@@ -34,6 +34,7 @@ def nearest_edges(
     if k < 1:
         return np.empty((2, 0), np.int64)
     _, near = tree(points, period).query(points, k=k + 1)
-    pair = np.stack([np.repeat(np.arange(n), k + 1), near.ravel()])
-    pair = np.sort(pair[:, pair[0] != pair[1]], axis=0)
-    return np.unique(pair, axis=1)
+    first, second = np.repeat(np.arange(n), k + 1), near.ravel()
+    key = np.sort((np.minimum(first, second) * n + np.maximum(first, second))[first != second])
+    key = key[np.concatenate([[True], key[1:] != key[:-1]])]  # sorts whole numbers, where np.unique sorts pairs
+    return np.stack([key // n, key % n])

@@ -75,7 +75,8 @@ class SampleSpec:
             inputs: names of fields or sets to read.
             targets: names of fields to predict.
             log: those inputs whose logarithm is read: coefficients that vary by factors.
-            sets: point sets whose distance is a feature; by default those that every mesh has.
+            sets: point sets whose distance is a feature; by default those that every mesh has; none of a point
+                cloud, whose sets are kinds, as elements are, and not places.
             n_levels: number of levels, the mesh included; by default as many as leave about four anchors across, at
                 least 3.
             first_step: spacing of level 1 in median edge lengths.
@@ -110,7 +111,7 @@ class SampleSpec:
         return SampleSpec(
             dim,
             unit,
-            tuple(dataclasses.replace(find_field(meshes[0], name), log=name in log) for name in inputs),
+            tuple(dataclasses.replace(_found(meshes, name), log=name in log) for name in inputs),
             tuple(find_field(meshes[0], name) for name in targets),
             tuple(common_sets(meshes) if sets is None else _known_sets(meshes, sets)),
             _spacings(meshes, unit, n_levels, first_step, next_step),
@@ -148,9 +149,14 @@ class SampleSpec:
         return SampleSpec(**{**values, **fields, **rest})
 
 
+def _found(meshes: Sequence[Mesh], name: str) -> FieldSpec:
+    """Where an input lives in the first mesh; a kind of particle in the first that has some."""
+    return find_field(next((mesh for mesh in meshes if not mesh.cells and name in mesh.point_sets), meshes[0]), name)
+
+
 def common_sets(meshes: Sequence[Mesh]) -> list[str]:
-    """Point sets that every mesh has and that are not empty, by name."""
-    names = [{k for k, v in m.point_sets.items() if len(v)} for m in meshes]
+    """Point sets that every mesh has and that are not empty, by name; those of a cloud are kinds and not places."""
+    names = [{k for k, v in m.point_sets.items() if len(v) and m.cells} for m in meshes]
     return sorted(set.intersection(*names))
 
 

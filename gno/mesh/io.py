@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gno.mesh import exodus, frd, meshioreader, pvd, vtkreaders, xdmf
+from gno.mesh import exodus, frd, gromacs, lammps, meshioreader, pdb, pvd, vtkreaders, xdmf, xyz
+from gno.mesh.address import numbers, split_address
 from gno.mesh.mesh import Mesh, MeshError
 from gno.mesh.meshioreader import read_rare, read_with_meshio
 from gno.mesh.text import read_mfem, read_su2, read_ucd
@@ -22,7 +23,11 @@ Stepped = tuple[Callable[[Path], list[float]], Callable[[Path, int], Mesh]]
 _STEPPED: dict[str, Stepped] = {
     **dict.fromkeys(exodus.SUFFIXES, (exodus.exodus_times, exodus.read_exodus)),
     **dict.fromkeys(xdmf.SUFFIXES, (xdmf.xdmf_times, xdmf.read_xdmf)),
+    **dict.fromkeys(lammps.SUFFIXES, (lammps.dump_times, lammps.read_dump)),
+    **dict.fromkeys(xyz.SUFFIXES, (xyz.xyz_times, xyz.read_xyz)),
     ".frd": (frd.frd_times, frd.read_frd),
+    ".gro": (gromacs.gro_times, gromacs.read_gro),
+    ".pdb": (pdb.pdb_times, pdb.read_pdb),
 }
 """Times of and reader for formats that can hold several time steps."""
 
@@ -44,7 +49,7 @@ def read(path: str | os.PathLike, *, step: int | None = None) -> Mesh:
     """Read a mesh with its fields, sets and time; the extension and the first lines say the format.
 
     Args:
-        path: a mesh or result file; ``docs/formats.md`` lists the formats.
+        path: a mesh or result file; ``docs/formats.md`` lists the formats. ``file@12`` is its step 12.
         step: number of the time step, negative from the end; the last one by default.
 
     Returns:
@@ -54,16 +59,42 @@ def read(path: str | os.PathLike, *, step: int | None = None) -> Mesh:
         MeshError: no such file, an unknown format, damaged or cut off data, or a mesh that does not fit together.
     """
     path = Path(path)
-    times = step_times(path)
-    count = max(1, len(times))
+    file, frame = split_address(path)
+    if frame is not None and step is None:
+        (number,) = _numbers(path, single=True)
+        return read_step(file, number).replace(source=str(path))
+    count = max(1, len(step_times(path)))
     number = count - 1 if step is None else step + count if step < 0 else step
     if not 0 <= number < count:
         raise MeshError(f"{path}: expected a step from 0 to {count - 1}, got {step}")
     return read_step(path, number)
 
 
+def each_frame(path: Path) -> list[Path]:
+    """``file@0``, ``file@1``, … for ``file@:`` or another slice of frames; the path itself if it names no frames.
+
+    Raises:
+        MeshError: no such file, or no such frame.
+    """
+    file, frame = split_address(path)
+    return [path] if frame is None else [file.with_name(f"{file.name}@{k}") for k in _numbers(path)]
+
+
+def _numbers(path: Path, *, single: bool = False) -> range:
+    """The frames that a path means, at least one of those there are."""
+    file, frame = split_address(path)
+    assert frame is not None
+    count = max(1, len(step_times(file)))
+    found = numbers(frame, count)
+    if not found or (single and ":" in frame):
+        raise MeshError(f"{path}: expected {'a frame' if single else 'frames'} from 0 to {count - 1}, got '{frame}'")
+    return found
+
+
 def step_times(path: Path) -> list[float]:
-    """Times of a file's steps; empty for a file that holds no series."""
+    """Times of a file's steps; empty for a file that holds no series, and for a single frame."""
+    if split_address(path)[1] is not None:
+        return []
     _check_file(path)
     suffix = path.suffix.lower()
     if suffix == ".pvd":

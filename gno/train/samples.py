@@ -23,7 +23,9 @@ import gno.graph
 import gno.mesh
 from gno.graph import MeshData, SampleSpec, build_sample
 from gno.mesh import MeshError, read
+from gno.mesh.address import split_address
 from gno.mesh.index import files_in
+from gno.mesh.particles import remembered
 from gno.progress import counter
 from gno.train.checkpoint import load_tensors, save_tensors
 
@@ -95,6 +97,9 @@ def _code() -> bytes:
 
 
 def _content(path: Path) -> bytes:
+    file, frame = split_address(path)
+    if frame is not None:
+        return frame.encode() + _whole(file)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -103,6 +108,12 @@ def _content(path: Path) -> bytes:
     for other in files_in(path, content):
         digest.update(_content(other))
     return digest.digest()
+
+
+@remembered
+def _whole(path: Path) -> bytes:
+    """A file of many frames is digested once."""
+    return _content(path)
 
 
 def _build_all(todo: Sequence[tuple[Path, Path]], spec: SampleSpec, workers: int | None) -> Iterator[Path]:

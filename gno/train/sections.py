@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
+from gno.mesh.address import split_address
 from gno.mesh.index import without_parts
+from gno.mesh.io import each_frame
 from gno.train.explain import did_you_mean
 from gno.train.splits import SPLITS, split_items
 
@@ -119,10 +121,12 @@ class Data(Part):
         paths: list[Path] = []
         for pattern in patterns:
             full = str(self.folder / pattern)
-            hits = [Path(hit).resolve() for hit in glob.glob(full, recursive=True)]  # noqa: PTH207 (absolute patterns)
+            found, frames = split_address(Path(full))
+            hits = [Path(hit).resolve() for hit in glob.glob(str(found), recursive=True)]  # noqa: PTH207 (absolute patterns)
             if not hits:
                 raise ValueError(f"data.{key}: expected files, got none that match '{full}'")
-            paths += hits
+            wanted = hits if frames is None else [hit.with_name(f"{hit.name}@{frames}") for hit in hits]
+            paths += [frame for hit in wanted for frame in each_frame(hit)]
         paths = without_parts(paths)
         return sorted(set(map(group, paths) if group else paths))
 

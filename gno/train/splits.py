@@ -9,12 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gno.mesh.files import atomic
+from gno.mesh.io import step_times
 
 SPLITS = ("train", "validation", "test")
 # What a run's files were, in its folder: files that come later change a split at random.
 FILE = "files.json"
 # Formats of which one file can hold, or list, a whole series; of others the numbered files are one.
 SERIES = {".pvd", ".xdmf", ".xmf", ".e", ".exo", ".ex2", ".frd"}
+# Formats whose files hold either one frame of numbered ones or a whole trajectory.
+TRAJECTORIES = {".dump", ".extxyz", ".gro", ".lammpstrj", ".pdb", ".xyz"}
 
 
 def series_of(path: Path) -> Path:
@@ -23,7 +26,8 @@ def series_of(path: Path) -> Path:
     >>> series_of(Path("run/step_0012.vtu")).as_posix(), series_of(Path("run/all.pvd")).as_posix()
     ('run/step_*.vtu', 'run/all.pvd')
     """
-    if path.suffix.lower() in SERIES:
+    suffix = path.suffix.lower()
+    if suffix in SERIES or (suffix in TRAJECTORIES and path.is_file() and len(step_times(path)) > 1):
         return path
     return path.with_name(re.sub(r"\d+$", "*", path.stem) + path.suffix)
 

@@ -1,0 +1,172 @@
+"""Particles of molecular dynamics as a mesh: points in a box, kinds as sets, frames of a trajectory by their bytes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from gno.mesh.mesh import Mesh, MeshError, MeshWarning
+
+T = TypeVar("T")
+Frames = tuple[tuple[int, int], ...]
+"""First byte of each frame of a file, and the one behind it."""
+
+# More kinds than these are names of single particles, and no kinds.
+MOST_KINDS = 200
+# Share of the longest side by which a box may be off being rectangular.
+_SQUARE = 1e-6
+
+
+def remembered(of_file: Callable[[Path], T]) -> Callable[[Path], T]:
+    """A function of a file that is not asked twice as long as the file stays as it is: of the index of a trajectory."""
+
+    @functools.lru_cache(maxsize=64)
+    def known(path: Path, size: int, changed: int) -> T:
+        return of_file(path)
+
+    @functools.wraps(of_file)
+    def ask(path: Path) -> T:
+        found = path.stat()
+        return known(path, found.st_size, found.st_mtime_ns)
+
+    return ask
+
+
+def frames_from(path: Path, scan: Callable[[BinaryIO], Iterator[int]]) -> Frames:
+    """Where the frames of a file begin and end, which ``scan`` finds."""
+    with path.open("rb") as file:
+        return tuple(itertools.pairwise((*scan(file), path.stat().st_size)))
+
+
+def frame_text(path: Path, frame: tuple[int, int]) -> bytes:
+    """The bytes of one frame."""
+    with path.open("rb") as file:
+        file.seek(frame[0])
+        return file.read(frame[1] - frame[0])
+
+
+def counted(file: BinaryIO, title: int) -> Iterator[int]:
+    """Where frames begin that have ``title`` lines, a number n, and n + 1 lines: of .gro (1) and .xyz (0).
+
+    Raises:
+        MeshError: something else where a number of particles is expected.
+    """
+    while True:
+        start = file.tell()
+        head = [file.readline() for _ in range(title + 1)]
+        if not any(line.strip() for line in head) and not file.read().strip():
+            return
+        try:
+            count = int(head[-1])
+        except ValueError:
+            got = head[-1][:40].decode(errors="replace").strip()
+            raise MeshError(f"frame at byte {start}: expected a number of particles, got '{got}'") from None
+        yield start
+        next(itertools.islice(file, count, count + 1), None)
+
+
+def number_table(rows: bytes, shape: tuple[int, int], what: str) -> np.ndarray:
+    """Words of a table with as many rows and columns.
+
+    Raises:
+        MeshError: another number of words, as where a file is cut off.
+    """
+    words = np.array(rows.split())
+    if words.size != shape[0] * shape[1]:
+        expected = f"{shape[0]} particles with {shape[1]} columns"
+        raise MeshError(f"{what}: expected {expected}, got {words.size} values (file cut off?)")
+    return words.reshape(shape)
+
+
+def kinds(labels: Iterable[str], prefix: str = "") -> dict[str, np.ndarray]:
+    """A set of nodes for each label, named after it: elements, types, residues.
+
+    >>> {name: nodes.tolist() for name, nodes in kinds(["O", "H", "H"]).items()}
+    {'H': [1, 2], 'O': [0]}
+    """
+    names, which = np.unique(np.asarray(list(labels)), return_inverse=True)
+    if len(names) > MOST_KINDS:
+        return {}
+    return {f"{prefix}{name}": np.flatnonzero(which == k) for k, name in enumerate(names.tolist())}
+
+
+def vectors(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns that are components of one field, put together: ``fx fy fz`` as ``f``, ``c_s[1] c_s[2]`` as ``c_s``.
+
+    >>> table = {name: np.zeros(5) for name in ("q", "vx", "vy", "vz", "c_s[1]", "c_s[2]", "v_x")}
+    >>> {name: values.shape for name, values in vectors(table).items()}
+    {'q': (5,), 'v': (5, 3), 'c_s': (5, 2), 'v_x': (5,)}
+    """
+    found: dict[str, np.ndarray] = {}
+    taken: set[str] = set()
+    for name, values in columns.items():
+        if name in taken:
+            continue
+        stem, parts = _components(name, columns)
+        if len(parts) > 1 and stem not in columns and stem not in found:
+            found[stem] = np.stack([columns[part] for part in parts], axis=1)
+            taken |= set(parts)
+        else:
+            found[name] = values
+    return found
+
+
+def _components(name: str, columns: Mapping[str, np.ndarray]) -> tuple[str, list[str]]:
+    if match := re.fullmatch(r"(.+)\[1\]", name):
+        numbered = (f"{match[1]}[{k}]" for k in itertools.count(1))
+        return match[1], list(itertools.takewhile(columns.__contains__, numbered))
+    stem = name[:-1]
+    axes = [f"{stem}{axis}" for axis in "xyz"]
+    # v_x, f_y, … are users' own variables and fixes, named x and y
+    whole = name.endswith("x") and stem and not stem.endswith("_") and all(axis in columns for axis in axes)
+    return stem, axes if whole else []
+
+
+def particles(
+    points: Float[np.ndarray, "n 3"],
+    *,
+    box: Float[np.ndarray, "3 3"] | None = None,
+    repeats: Bool[np.ndarray, " 3"] | Sequence[bool] = (True, True, True),
+    source: str,
+    **parts,
+) -> Mesh:
+    """Particles as a mesh without cells.
+
+    Args:
+        points: positions, in the unit of the file.
+        box: its three vectors, one per row; no box if absent.
+        repeats: along which of them particles repeat.
+        source: file, for messages.
+        **parts: fields, sets and time of :class:`Mesh`.
+
+    Raises:
+        MeshError: no particles, or positions that are not finite.
+    """
+    if not len(points):
+        raise MeshError(f"{source}: expected particles, got none")
+    mesh = Mesh(points, source=source, **parts)
+    if box is None:
+        return mesh
+    return mesh.replace(
+        period=_period(np.asarray(box, dtype=np.float64), np.asarray(repeats, bool), source)[: mesh.dim]
+    )
+
+
+def _period(box: np.ndarray, repeats: np.ndarray, source: str) -> tuple[float, ...]:
+    """Lengths of the axes that repeat and stand square on the others; a warning names those that do not."""
+    lengths = np.diag(box)
+    skew = np.abs(box - np.diag(lengths)) > _SQUARE * np.abs(box).max()
+    oblique = repeats & (skew.any(0) | skew.any(1))
+    if oblique.any():
+        axes = " and ".join("xyz"[axis] for axis in np.flatnonzero(oblique))
+        text = "expected a rectangular box, got a triclinic one: read without its period along"
+        warnings.warn(f"{source}: {text} {axes}, so particles at opposite sides are no neighbours", MeshWarning, 2)
+    return tuple(np.where(repeats & ~oblique, np.abs(lengths), 0.0).tolist())
