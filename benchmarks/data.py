@@ -12,9 +12,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import airfoil as airfoils
 import diffusion
 import flow as channel
 import numpy as np
+from airfoil import airfoil
 from diffusion import diffusion_grains, diffusion_smooth
 from flow import flow
 
@@ -28,6 +30,7 @@ FIELDS: dict[str, dict[str, list[str]]] = {
     "diffusion_smooth": {"inputs": ["conductivity"], "log": ["conductivity"], "targets": ["u"]},
     "diffusion_grains": {"inputs": ["conductivity"], "log": ["conductivity"], "targets": ["u"]},
     "flow": {"inputs": ["inlet"], "targets": ["velocity", "pressure"]},
+    "airfoil": {"inputs": ["inflow"], "targets": ["velocity", "pressure"]},
 }
 CACHE = Path(__file__).parent / ".cache"
 VERSION = 2  # raise it when a generator changes
@@ -44,12 +47,14 @@ GENERATORS: dict[str, Callable[..., Mesh]] = {
     "diffusion_smooth": diffusion_smooth,
     "diffusion_grains": diffusion_grains,
     "flow": flow,
+    "airfoil": airfoil,
 }
 SPACING = {
     "plates": demo_plates.SPACING,
     "diffusion_smooth": diffusion.SPACING,
     "diffusion_grains": diffusion.SPACING,
     "flow": channel.SPACING,
+    "airfoil": airfoils.SPACING,
 }
 
 
