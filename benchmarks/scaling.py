@@ -29,7 +29,7 @@ from gno.graph import FieldSpec, SampleSpec, build_sample, collate
 from gno.mesh import CellBlock, Mesh
 from gno.nn import NeuroScale, OperatorConfig
 from gno.train import Training
-from gno.train.blueprint import DENSE, MESH_DENSE, finest_dense_level
+from gno.train.blueprint import DENSE, finest_dense_level
 from gno.train.loop import Objective
 from gno.train.losses import data_terms
 from gno.train.normalise import Scale
@@ -67,7 +67,7 @@ def one(options: argparse.Namespace) -> dict:
     sample = build_sample(mesh, spec)
     config = OperatorConfig(
         dim=spec.dim, n_inputs=1, n_geometry=sample.geometry.shape[1], n_outputs=spec.n_targets, n_levels=spec.n_levels,
-        key_level=finest_dense_level([sample], DENSE), mesh_key_level=finest_dense_level([sample], MESH_DENSE, first=2),
+        key_level=finest_dense_level([sample], DENSE), mesh_key_level=finest_dense_level([sample], DENSE, first=2),
         width=options.width, n_blocks=options.blocks, n_heads=options.heads, checkpoint=options.checkpoint,
     )  # fmt: skip
     model, batch = NeuroScale(config).to(device), collate([sample]).to(device)

@@ -13,7 +13,7 @@ from gno.graph import SampleSpec
 from gno.nn import OperatorConfig
 from gno.nn.config import PRESETS
 from gno.train import Case, Data, Model, Training, load_case
-from gno.train.blueprint import DENSE, MESH_DENSE
+from gno.train.blueprint import DENSE
 from gno.train.sections import Part, Physics, Time, Uncertainty, hierarchy_knobs, operator_knobs
 
 ROOT = Path(__file__).parent.parent
@@ -79,9 +79,9 @@ def knobs() -> list[str]:
     usual = {name: fitted[name].default for name in hierarchy_knobs()}
     usual |= {name: OperatorConfig.__dataclass_fields__[name].default for name in operator_knobs()}
     # Training sees the meshes and chooses these.
-    for name, limit, place in (("key_level", DENSE, ""), ("mesh_key_level", MESH_DENSE, ", and not below 2")):
+    for name, place in (("key_level", ""), ("mesh_key_level", ", and not below 2")):
         usual[name] = None
-        meaning[name] += f"; by default as fine as leaves at most {limit} anchors to attend to in every mesh{place}"
+        meaning[name] += f"; by default as fine as leaves at most {DENSE} anchors to attend to in every mesh{place}"
     rows = [
         "| key | " + " | ".join(f"`{size}`" for size in PRESETS) + " | |",
         "| --- |" + " --- |" * (len(PRESETS) + 1),

@@ -19,9 +19,9 @@ from gno.train.normalise import Normalisation, fit_scale
 from gno.train.physics import Lifted, target_scale, units_of
 from gno.train.trajectory import Trajectory
 
-# Anchors that every anchor, and every node of the mesh, may attend to at once; finer levels are heard through the
-# kernel and the links. Nodes are many, and what is near comes to them from level 1 along the links in any case.
-DENSE, MESH_DENSE = 4096, 512
+# Anchors that every anchor and every node of the mesh may attend to at once; finer levels are heard through the kernel
+# and the links. More cost steps that are worth more: docs/design.md has the trainings.
+DENSE = 512
 
 # Raised when files of an older version can no longer be read.
 FORMAT = 1
@@ -55,7 +55,7 @@ class Blueprint:
             "n_outputs": spec.n_targets,
             "n_levels": spec.n_levels,
             "key_level": finest_dense_level(samples, DENSE),
-            "mesh_key_level": finest_dense_level(samples, MESH_DENSE, first=2),
+            "mesh_key_level": finest_dense_level(samples, DENSE, first=2),
             **(operator_sizes(spec, case.time) if case.time else {}),
         }
         doubt = case.uncertainty.operator if case.uncertainty else {}
