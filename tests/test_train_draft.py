@@ -1,6 +1,8 @@
 """`gno init`: a first case from the files themselves, that a training can start from."""
 
+import shutil
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +87,19 @@ def test_files_with_steps_are_series(tmp_path):
     text = draft_case([tmp_path / "wave.pvd"], targets=["u"], folder=tmp_path)
     assert "time" in tomllib.loads(text) and tomllib.loads(text)["data"]["files"] == ["wave.pvd"]
     assert "time" not in tomllib.loads(draft_case([tmp_path / "wave.pvd"], targets=["u"], time=False))
+
+
+def test_frames_of_a_trajectory_are_one_pattern(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    salt = Path(__file__).parents[1] / "meshes" / "salt.lammpstrj"
+    shutil.copy(salt, "salt.lammpstrj")
+    status, _, err = gno(capsys, monkeypatch, "init", "salt.lammpstrj@:", "-t", "q")
+    assert status == 0, err
+    case = load_case("case.toml")
+    assert case.data.files == ("salt.lammpstrj@:",) and case.time is None
+    assert pattern_of([Path("salt.lammpstrj@0")], tmp_path) == ["salt.lammpstrj@0"]
+    status, _, _ = gno(capsys, monkeypatch, "init", "salt.lammpstrj", "-t", "q", "--overwrite")
+    assert status == 0 and load_case("case.toml").time is not None
 
 
 def test_a_glob_matches_these_files_and_no_others(results, tmp_path):

@@ -30,6 +30,7 @@ def init(
       gno init results/*.vtu                                        # says which fields there are
       gno init results/*.vtu --input load --target displacement --target von_mises
       gno init runs/*.pvd --target temperature --minutes 10 -o heat.toml
+      gno init run.xyz@: --input O --input H --target energy        # each frame a sample
     """
     from gno.mesh.files import atomic
     from gno.train.draft import draft_case

@@ -15,6 +15,7 @@ import pydantic
 
 from gno.graph.fields import FieldSpec, fields_at, find_field
 from gno.mesh import Mesh, read
+from gno.mesh.address import split_address
 from gno.mesh.index import without_parts
 from gno.mesh.io import step_times
 from gno.progress import counter
@@ -27,6 +28,11 @@ FILES_TO_LOOK_AT = 20
 SPAN_FOR_LOG = 10.0
 # Values that stray less than this, relative to the largest, are one value.
 ROUND_OFF = 1e-9
+_TIME = [
+    "",
+    '[time]    # steps from frame to frame are learned; each frame by itself: files like "run.xyz@:", and no [time]',
+    "# forcing = []    # those inputs that change with time",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +114,7 @@ def draft_case(
             "",
             "[training]",
             f"minutes = {minutes:g}",
-            *(["", "[time]", "# forcing = []    # those inputs that change with time"] if time else []),
+            *(_TIME if time else []),
             "",
         ]
     )
@@ -149,6 +155,8 @@ def _known(field: FieldSpec, meshes: Sequence[Mesh]) -> Known | None:
 def pattern_of(files: Sequence[Path], folder: Path) -> list[str]:
     """One glob that matches these files and no others, where there is one, else their names; relative to ``folder``."""
     files = [file.resolve() for file in files]
+    if whole := _whole_trajectory(files):
+        return [_relative(whole.parent, folder) + f"{whole.name}@:"]
     parents, suffixes = {file.parent for file in files}, {file.suffix for file in files}
     if len(files) > 1 and len(parents) == len(suffixes) == 1:
         parent, suffix = parents.pop(), suffixes.pop()
@@ -157,6 +165,13 @@ def pattern_of(files: Sequence[Path], folder: Path) -> list[str]:
             if set(without_parts(sorted(parent.glob(pattern)))) == set(files):
                 return [_relative(parent, folder) + pattern]
     return [_relative(file.parent, folder) + file.name for file in files]
+
+
+def _whole_trajectory(files: Sequence[Path]) -> Path | None:
+    """The file of which these are all frames, if they are."""
+    of, frames = zip(*map(split_address, files), strict=True)
+    alone = len(set(of)) == 1 and None not in frames
+    return of[0] if alone and len(set(frames)) == len(step_times(of[0])) else None
 
 
 def _relative(parent: Path, folder: Path) -> str:
