@@ -9,12 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import cKDTree
 
-from gno.uq import Conformal, Detector, Scores, Uncertain
+from gno.mesh import Mesh
+from gno.uncertain import gaussian_factor
+from gno.uq import Conformal, Detector, Scores, Spread, Uncertain
 from gno.uq.deferral import doubt_of, relative_error, threshold_of
-from gno.uq.metrics import Values, auroc, pearson, spearman
+from gno.uq.metrics import Values, auroc, coverage, gaussian_crps, gaussian_nll, pearson, reliability, spearman
 from gno.uq.sampler import Sampler
 
 N_SPLITS = 100  # of the meshes not trained on, into calibration and test
+N_DEALS = 10  # the same, where every sample is looked at
 COVERAGE = 0.9
 
 
@@ -63,6 +66,80 @@ def scores(found: Sequence[Case]) -> dict:
         "inside": s.coverage[COVERAGE],
         "width": s.width[COVERAGE],
         "ause": s.ause,
+    }
+
+
+def widening(found: Sequence[Case], meshes: Sequence, n_calibration: int, floor: float) -> dict:
+    """What is said before and after the spread is fitted, of fields and of what follows from them: means over deals."""
+    rng, rows, factors = np.random.default_rng(0), {"before": [], "after": []}, []
+    for _ in range(N_DEALS):
+        known, new = np.split(rng.permutation(len(found)), [n_calibration])
+        some = [found[k] for k in known]
+        spread = Spread.fit(*zip(*((c.quantity, c.truth, c.mass) for c in some), strict=True), floor=floor)
+        factors.append((spread.samples, spread.noise))
+        for name, used in (("before", Spread()), ("after", spread)):
+            test = [dataclasses.replace(found[k], quantity=used.widen(found[k].quantity)) for k in new]
+            rows[name].append({**calibration(test), **goals(test, [meshes[k] for k in new])})
+    return {
+        "factors": np.median(factors, axis=0).tolist(),
+        **{name: {key: statistics.fmean(row[key] for row in some) for key in some[0]} for name, some in rows.items()},
+    }
+
+
+def calibration(found: Sequence[Case]) -> dict[str, float]:
+    """Of all nodes together, each mesh with the same weight."""
+    columns = (
+        np.concatenate(c) for c in zip(*((c.truth, c.quantity.mean, c.quantity.std) for c in found), strict=True)
+    )
+    truth, mean, std = (column[:, 0] for column in columns)
+    mass = np.concatenate([c.mass for c in found])
+    inside = {f"in {c:.0%}": gaussian_factor(c) for c in (0.68, COVERAGE, 0.95)}
+    return {
+        "nll": gaussian_nll(truth, mean, std, mass),
+        "crps": gaussian_crps(truth, mean, std, mass),
+        "ece": reliability(truth, mean, std, mass).calibration_error,
+        **{name: coverage(truth, mean - f * std, mean + f * std, mass) for name, f in inside.items()},
+    }
+
+
+def goals(found: Sequence[Case], meshes: Sequence) -> dict[str, float]:
+    """How often Gaussian intervals for 90 % hold what follows from a field; a flux at the cells, by their area."""
+    rows = []
+    for case, mesh in zip(found, meshes, strict=True):
+        known = follows(mesh, case.quantity.samples[..., 0])
+        truth = follows(mesh, case.truth.T)
+        row = {}
+        for name, values in known.items():
+            low, high = Uncertain(values).interval(COVERAGE)
+            inside = (truth[name][0] >= low) & (truth[name][0] <= high)
+            row[name] = float(np.average(inside, weights=areas(mesh)) if inside.ndim else inside)
+        rows.append(row)
+    return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
+
+
+def areas(mesh: Mesh) -> np.ndarray:
+    """Of the triangles."""
+    a, b, c = mesh.points[mesh.cells[0].nodes.T]
+    return np.abs(np.linalg.det(np.stack([b - a, c - a], axis=1))) / 2
+
+
+def follows(mesh: Mesh, fields: np.ndarray) -> dict[str, np.ndarray]:
+    """From fields on linear triangles, (k, n_nodes): mean, energy, heat through half of the boundary, flux."""
+    nodes, area = mesh.cells[0].nodes, areas(mesh)
+    conductivity, source = (mesh.point_fields[name][nodes] for name in ("conductivity", "source"))
+    corners = np.concatenate([np.ones((len(nodes), 3, 1)), mesh.points[nodes]], axis=2)
+    slopes = np.linalg.inv(corners)[:, 1:]  # (n_cells, 2, 3)
+    flux = -conductivity.mean(1)[:, None] * np.einsum("cdn,kcn->kcd", slopes, fields[:, nodes])
+    energy = ((flux**2).sum(2) / conductivity.mean(1)) @ area / 2
+    made = area[:, None] / 12 * (source.sum(1, keepdims=True) + source)
+    half = np.isin(nodes, mesh.point_sets["outside"]) & (mesh.points[nodes][..., 0] > 0)
+    leaving = np.einsum("kcd,cdn->kcn", flux, slopes) * area[:, None] + made
+    return {
+        "mean": fields[:, nodes].mean(2) @ area / area.sum(),
+        "energy": energy,
+        "heat through half": (leaving * half).sum((1, 2)),
+        "flux, RMS": np.sqrt((flux**2).sum(2) @ area / area.sum()),
+        "flux at cells": np.linalg.norm(flux, axis=2),
     }
 
 

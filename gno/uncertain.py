@@ -138,6 +138,21 @@ class Uncertain:
         """
         return Uncertain(np.stack([np.asarray(function(sample), dtype=np.float64) for sample in self.samples]))
 
+    def widened(
+        self, samples: float | Float[np.ndarray, " ..."], noise: float | Float[np.ndarray, " ..."]
+    ) -> Uncertain:
+        """Samples further from their mean, ``u_k ← ū + s (u_k − ū)``, and noise ``σ_k² ← t² σ_k²``; the mean stays.
+
+        What is linear in the quantity and holds for each sample (a balance, a mean over anchors, a given value) still
+        does.
+
+        Args:
+            samples: s, a factor, or one for each entry. noise: t, alike.
+        """
+        middle = self.mean
+        wide = None if self.noise is None else noise**2 * self.noise
+        return Uncertain(middle + samples * (self.samples - middle), wide)
+
     def averaged(self, average: Callable[[np.ndarray], np.ndarray]) -> Uncertain:
         """A mean over some entries, such as over the nodes of a cell; noise is taken as common to them all."""
         noise = None if self.noise is None else np.stack([average(part) for part in self.noise])

@@ -12,6 +12,7 @@ from train_cases import square
 from gno.mesh import read, read_series, write
 from gno.mesh.pvd import write_collection
 from gno.post.panels import field_panels
+from gno.train import Run
 
 CASE = """
 [data]
@@ -60,6 +61,7 @@ def test_train_calibrates_and_predict_says_how_sure_it_is(folder, capsys, monkey
     assert (
         "the mean of 2 members: score on the validation files" in out
         and "calibrated on 9 files" in out
+        and "standard deviations: spread of u widened by " in out
         and "at most 10.0% are" in out
     )
     status, out, err = gno(capsys, monkeypatch, "predict", "runs/case", "held/20.vtu", "far.vtu", "-o", "new")
@@ -98,7 +100,12 @@ def test_samples_and_what_follows_from_them(folder, capsys, monkeypatch):
     samples = [read(f"sampled/20_samples/{k}.vtu").point_fields for k in range(2)]
     assert "std_u" not in samples[0] and "lower_u" not in samples[0]
     both = np.stack([sample["predicted_u"] for sample in samples])
-    assert both.mean(0) == pytest.approx(read("sampled/20.vtu").point_fields["predicted_u"])
+    mean = read("sampled/20.vtu").point_fields
+    assert both.mean(0) == pytest.approx(mean["predicted_u"])
+    assert both.std(0, ddof=1) == pytest.approx(mean["std_u"], rel=1e-4)
+    raw = np.stack([Run.load(f"runs/case/member_{k}").predict("held/20.vtu").field("u").mean for k in range(2)])
+    factor = json.loads(Path("runs/case/calibration.json").read_text())["spread"]["u"]["samples"]
+    assert both.std(0, ddof=1) == pytest.approx(factor * raw.std(0, ddof=1), rel=1e-3) and factor != 1
     solid = ("--stress", "predicted_u", "--young", 100, "--poisson", 0.3, "--plane", "stress")
     post = ("post", "sampled/20.vtu", *solid, "--reactions", "left")
     status, out, err = gno(capsys, monkeypatch, *post, "-o", "stress.vtu")
@@ -209,10 +216,13 @@ def test_rollouts_of_an_ensemble(tmp_path, capsys, monkeypatch):
     assert status == 0 and "8 frames" in out and " range " in out, err
     frames, ways = read_series("new/2.pvd"), [read_series(f"new/2_samples/{k}.pvd") for k in range(2)]
     assert list(frames.times) == pytest.approx(np.arange(8) * 0.1)
+    spread = json.loads(Path("runs/case/calibration.json").read_text())["spread"]
+    assert sorted(spread) == [f"u#{k}" for k in range(1, 8)] and spread["u#7"]["samples"] != 1
     for j, mesh in enumerate(frames):
         both = np.stack([way[j].point_fields["predicted_u"] for way in ways])
         assert mesh.point_fields["predicted_u"] == pytest.approx(both.mean(0))
-        assert mesh.point_fields["std_u"] == pytest.approx(both.std(0, ddof=1))
+        factor = spread.get(f"u#{min(j, 7)}", {"samples": 1})["samples"]  # ways as they went, the spread honest
+        assert mesh.point_fields["std_u"] == pytest.approx(factor * both.std(0, ddof=1), rel=1e-4)
     assert frames[0].point_fields["std_u"].max() == 0 < frames[1].point_fields["std_u"].max()
     intervals_and_flags_in_time(capsys, monkeypatch, frames)
     status, out, err = gno(capsys, monkeypatch, "evaluate", "runs/case", "2.pvd", "--json")

@@ -67,9 +67,22 @@ def describe(calibrated: Calibrated, source: str) -> str:
     steps = max((int(name.rpartition("#")[2]) for name in calibrated.conformal if "#" in name), default=0)
     until = f", to step {steps} of a rollout" if steps else ""
     lines = [f"calibrated on {n} files ({source}):", f"  {coverage:.0%} intervals beside every predicted field{until}"]
+    if widened := _widened(calibrated, steps):
+        lines.append(f"  standard deviations: {widened}")
     if calibrated.detector is not None:
         rate, when = calibrated.detector.false_alarms, " in these steps" if steps else ""
         lines.append(
             f"  out of range is flagged; of files like those of training at most {rate:.1%} are{when}, wrongly"
         )
     return "\n".join(lines)
+
+
+def _widened(calibrated: Calibrated, steps: int) -> str:
+    """By how much samples and noise were too narrow, field by field; in time in the first and in the last step."""
+    spreads = {name: s for name, s in calibrated.spreads.items() if not steps or name.endswith(("#1", f"#{steps}"))}
+    parts = []
+    for name, spread in spreads.items():
+        where = name.replace("#", " in step ")
+        noise = "" if spread.noise == 1 else f", its noise by {spread.noise:.2g}"
+        parts.append(f"spread of {where} widened by {spread.samples:.2g}{noise}")
+    return "; ".join(parts)

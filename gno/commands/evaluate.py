@@ -61,7 +61,8 @@ def evaluate(
       gno evaluate runs/waves test/*.pvd --uncertainty -o doubt.png
     """
     from gno.train.splits import series_files
-    from gno.uq.calibrated import is_plain, load_sampler
+    from gno.uq import Calibrated
+    from gno.uq.calibrated import is_plain
 
     files = files or _test_files(run)
     if uncertainty or diagram:
@@ -69,7 +70,7 @@ def evaluate(
             raise ValueError("--curves: expected it without --uncertainty and -o, which draw the doubt over time")
         _evaluate_doubt(run, files, device=device or "cpu", as_json=as_json, diagram=diagram)
         return _say_what_was_seen(run, files)
-    sampler = load_sampler(run, device=device or "cpu")
+    sampler = Calibrated.load(run, device=device or "cpu").sampler
     loaded: Any = sampler.operator if is_plain(sampler) else sampler
     look = {"progress": True} if is_plain(sampler) else {}
     in_time = sampler.operator.blueprint.case.time is not None

@@ -118,6 +118,12 @@ def roll_out(
     return Rollout(path, writer.n_frames, time.monotonic() - start, diverged)
 
 
+def mesh_changes(frames: Sequence[Mesh]) -> bool:
+    """Whether a series goes on on other meshes, by its second and its last frame: to read all of them takes long."""
+    ends = (frames[k] for k in {1, len(frames) - 1} if 0 < k < len(frames))
+    return any(not same_mesh(frames[0], mesh) for mesh in ends)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Plan:
     """Which frame has which mesh and time."""
@@ -147,8 +153,7 @@ class _Plan:
         usual = given or (times[-1] - times[-2] if len(times) > 1 else float(blueprint.normalisation.step.rms))
         # twelve digits, so that steps of 0.1 do not end at a time of 299.99999999999994
         times += [float(f"{times[-1] + usual * (k + 1):.12g}") for k in range(h + n_steps - len(times))]
-        ends = (frames[k] for k in {1, len(frames) - 1} if 0 < k < len(frames))
-        return _Plan(frames, h, times, any(not same_mesh(frames[0], mesh) for mesh in ends))
+        return _Plan(frames, h, times, mesh_changes(frames))
 
     def mesh(self, k: int, targets: Sequence[FieldSpec]) -> Mesh:
         """The mesh of a frame, with its fields as far as they are known."""

@@ -9,7 +9,7 @@ from gno.uq.deferral import Deferral, Deferred
 from gno.uq.diagram import draw_reliability, draw_rollout_doubt, draw_scales
 from gno.uq.draws import MonteCarloDropout, Variational
 from gno.uq.ensemble import Ensemble, train_ensemble
-from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate
+from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate, widen
 from gno.uq.laplace import LastLayerLaplace
 from gno.uq.methods import load_uncertain, train_uncertain
 from gno.uq.metrics import Reliability, Scores, reliability
@@ -17,6 +17,7 @@ from gno.uq.novelty import Detector, Novelty
 from gno.uq.rollout_scores import RolloutUncertainty, evaluate_in_time
 from gno.uq.sampler import Sampler
 from gno.uq.scales import ScaleVariance, scale_variances
+from gno.uq.spread import Spread, Widened
 
 __all__ = [
     "Calibrated",
@@ -35,9 +36,11 @@ __all__ = [
     "Sampler",
     "ScaleVariance",
     "Scores",
+    "Spread",
     "Uncertain",
     "UncertaintyEvaluation",
     "Variational",
+    "Widened",
     "calibrate",
     "choose_runs",
     "draw_reliability",
@@ -52,4 +55,5 @@ __all__ = [
     "scale_variances",
     "train_ensemble",
     "train_uncertain",
+    "widen",
 ]

@@ -30,6 +30,7 @@ from gno.train.sources import mesh_of
 from gno.uq.features import with_features
 from gno.uq.laplace import LastLayerLaplace, effective_features
 from gno.uq.sampler import Sampler
+from gno.uq.spread import as_trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ def choose_runs(
     Raises:
         ValueError: fewer candidates than runs, or a mesh that lacks an input.
     """
+    sampler = as_trained(sampler)  # a common factor changes no choice
     seen = [_look(sampler, source) for source in candidates]
     if not 1 <= n <= len(seen):
         raise ValueError(f"n: expected 1 to {len(seen)} runs, as many as there are candidates, got {n}")

@@ -22,12 +22,13 @@ from gno.train.run import Run
 from gno.uncertain import Uncertain
 from gno.uq.conformal import Conformal, load_calibration, meshes_needed, save_calibration
 from gno.uq.ensemble import MANIFEST, Ensemble
-from gno.uq.evaluate import calibrate
+from gno.uq.evaluate import widen_and_calibrate
 from gno.uq.in_time import calibrate_in_time
 from gno.uq.laplace import FILE
 from gno.uq.methods import load_uncertain
 from gno.uq.novelty import Detector, with_novelty
 from gno.uq.sampler import Sampler
+from gno.uq.spread import Spread, Widened, as_trained
 
 # Kept in the folder of the run; the first is written last, and says what the others belong to.
 RECORD, CALIBRATION, DETECTOR = "calibration.json", "calibration.safetensors", "detector.safetensors"
@@ -45,10 +46,10 @@ class StaleCalibrationWarning(UserWarning):
 
 @dataclasses.dataclass(frozen=True)
 class Calibrated:
-    """A sampler whose intervals cover as often as they say, and that says what is out of range.
+    """A sampler with an honest spread, whose intervals cover as often as they say, and that says what is out of range.
 
     Args:
-        sampler: what predicts.
+        sampler: what predicts, its samples widened where held-out meshes ask for it (:class:`gno.uq.Widened`).
         conformal: by field and scale, as ``u`` and ``u@1``, in time by field and step, as ``u#12``; empty where too few
             meshes were held out.
         detector: none where too few meshes were held out.
@@ -98,7 +99,7 @@ class Calibrated:
         if in_time:
             with counter("calibrating", len(some) + n, draw=progress) as advance:
                 found = calibrate_in_time(sampler, some, held_out, false_alarms=rate, advance=advance)
-            return cls(sampler, *found, coverage, n)
+            return cls(*found, coverage, n)
         with counter("calibrating", len(some) + 2 * n, draw=progress) as advance:
 
             def counted(sources: Iterable[Mesh | Path]) -> Iterator[Mesh | Path]:
@@ -106,7 +107,7 @@ class Calibrated:
                     yield source
                     advance(1)
 
-            conformal = calibrate(sampler, counted(held_out))
+            sampler, conformal = widen_and_calibrate(sampler, counted(held_out))
             detector = Detector.fit(sampler, counted(some), counted(held_out), false_alarms=rate) if some else None
         return cls(sampler, conformal, detector, coverage, n)
 
@@ -126,9 +127,12 @@ class Calibrated:
             text = f"{folder}: its calibration belongs to other weights and is left out; `gno calibrate` makes it anew"
             warnings.warn(text, StaleCalibrationWarning, stacklevel=2)
             return bare
-        detector = Detector.load(folder / DETECTOR, bare.sampler) if record["detector"] else None
+        # calibrations from before have no spread, and intervals for samples as they are
+        spreads = {name: Spread(**factors) for name, factors in record.get("spread", {}).items()}
+        sampler = Widened(bare.sampler, spreads) if spreads else bare.sampler
+        detector = Detector.load(folder / DETECTOR, sampler) if record["detector"] else None
         conformal = load_calibration(folder / CALIBRATION)
-        return cls(bare.sampler, conformal, detector, record["coverage"], record["meshes"])
+        return cls(sampler, conformal, detector, record["coverage"], record["meshes"])
 
     def save(self, directory: str | Path) -> None:
         """Keep all but the sampler in the folder of the run; one that knows nothing takes away what was there."""
@@ -144,10 +148,16 @@ class Calibrated:
             "coverage": self.coverage,
             "meshes": self.n_held_out,
             "detector": self.detector is not None,
+            "spread": {name: dataclasses.asdict(spread) for name, spread in self.spreads.items()},
         }
         temporary = folder / f".{RECORD}.{os.getpid()}"
         temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
         temporary.replace(folder / RECORD)
+
+    @property
+    def spreads(self) -> Mapping[str, Spread]:
+        """By how much the samples are widened, by field, in time by field and step; nothing where they are not."""
+        return self.sampler.spreads if isinstance(self.sampler, Widened) else {}
 
     @property
     def has_doubt(self) -> bool:
@@ -229,5 +239,6 @@ def fingerprint(sampler: Sampler) -> str:
 
 def is_plain(sampler: Sampler) -> bool:
     """Whether it is one operator that nothing more was asked of."""
+    sampler = as_trained(sampler)
     alone = isinstance(sampler, Ensemble) and len(sampler.runs) == 1
     return alone and sampler.operator.blueprint.case.uncertainty is None

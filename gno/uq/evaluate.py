@@ -18,6 +18,7 @@ from gno.uq.conformal import Conformal
 from gno.uq.metrics import COVERAGES, Reliability, Scores, average, flatten, pearson, reliability, spearman
 from gno.uq.sampler import Answered, Sampler
 from gno.uq.scales import ScaleVariance, scale_variances
+from gno.uq.spread import Spread, Widened, as_trained
 
 # Floor of the standard deviation in calibration, in usual sizes of the field.
 FLOOR = 1e-3
@@ -30,6 +31,18 @@ class Known:
     quantities: list[Uncertain]
     truths: list[np.ndarray]
     masses: list[np.ndarray]
+
+    def spread(self, floor: float) -> Spread:
+        """By how much it is to be widened."""
+        return Spread.fit(self.quantities, self.truths, self.masses, floor=floor)
+
+    def widened(self, spread: Spread) -> Known:
+        """The same with another spread."""
+        return Known([spread.widen(quantity) for quantity in self.quantities], self.truths, self.masses)
+
+    def conformal(self, floor: float) -> Conformal:
+        """Intervals from it."""
+        return Conformal.fit(self.quantities, self.truths, self.masses, floor=floor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,12 +225,42 @@ def calibrate(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> dict[str
     Raises:
         ValueError: a mesh without a target, or no mesh at all.
     """
+    return _intervals(known_fields(sampler, meshes), floors_of(sampler))
+
+
+def widen(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> Sampler:
+    """The sampler with the spread that held-out meshes find honest, :class:`gno.uq.Widened`; none without doubt.
+
+    Args:
+        sampler: what predicts.
+        meshes: with all targets; neither trained on nor used to choose the weights.
+
+    Raises:
+        ValueError: a mesh without a target, or no mesh at all.
+    """
+    return widen_and_calibrate(sampler, meshes)[0]
+
+
+def widen_and_calibrate(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> tuple[Sampler, dict[str, Conformal]]:
+    """The same, and :func:`calibrate` of what it gives, from one prediction of each mesh."""
+    sampler, floors = as_trained(sampler), floors_of(sampler)
+    known = known_fields(sampler, meshes)
+    spreads = {n: known[n].spread(floor) for n, floor in floors.items() if known[n].quantities[0].has_doubt}
+    if not spreads:
+        return sampler, _intervals(known, floors)
+    wide = {name: part.widened(spreads[name.partition("@")[0]]) for name, part in known.items()}
+    return Widened(sampler, spreads), _intervals(wide, floors)
+
+
+def _intervals(known: Mapping[str, Known], floors: Mapping[str, float]) -> dict[str, Conformal]:
+    return {name: part.conformal(floors[name.partition("@")[0]]) for name, part in known.items()}
+
+
+def floors_of(sampler: Sampler) -> dict[str, float]:
+    """The least standard deviation that counts, by field."""
     blueprint = sampler.operator.blueprint
-    usual = {f.name: float(blueprint.normalisation.targets.rms[c][0]) for c, f in columns_of(blueprint.spec.targets)}
-    return {
-        name: Conformal.fit(known.quantities, known.truths, known.masses, floor=FLOOR * usual[name.partition("@")[0]])
-        for name, known in known_fields(sampler, meshes).items()
-    }
+    scale = blueprint.normalisation.targets
+    return {f.name: FLOOR * float(scale.rms[columns][0]) for columns, f in columns_of(blueprint.spec.targets)}
 
 
 def known_fields(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> dict[str, Known]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gno.mesh import Mesh
@@ -13,6 +13,7 @@ from gno.uq.evaluate import FLOOR, Known
 from gno.uq.novelty import Detector
 from gno.uq.rollout import Step, follow
 from gno.uq.sampler import Sampler
+from gno.uq.spread import Widened, as_trained
 
 # What is usual is read off at most so many steps of the training series.
 MOST_STEPS = 400
@@ -27,8 +28,9 @@ def calibrate_in_time(
     *,
     false_alarms: float,
     advance: Callable[[int], None] = lambda n: None,
-) -> tuple[dict[str, Conformal], Detector | None]:
-    """Intervals of every field at every step that all held-out series have, and a detector.
+) -> tuple[Sampler, dict[str, Conformal], Detector | None]:
+    """The sampler with an honest spread, intervals of every field at every step that all held-out series have, and a
+    detector.
 
     A series is scored by the largest score of its steps: one like the held-out ones is flagged in any of so many steps
     with at most the stated probability. Training series are rolled out as others are, for what a rollout feeds the
@@ -42,6 +44,7 @@ def calibrate_in_time(
     Raises:
         ValueError: a series without a state or a step, or too few for the rate.
     """
+    sampler = as_trained(sampler)
     detector = detector_in_time(sampler, training, advance) if training else None
     scores, series = [], []
     for source in held_out:
@@ -53,7 +56,9 @@ def calibrate_in_time(
         scores.append(largest)
         series.append(steps)
         advance(1)
-    return intervals(sampler, series), detector and detector.with_threshold(scores, false_alarms)
+    wide = widen_in_time(sampler, series)
+    series = [[step.widened(wide, k) for k, step in enumerate(steps, start=1)] for steps in series]
+    return wide, intervals(wide, series), detector and detector.with_threshold(scores, false_alarms)
 
 
 def detector_in_time(
@@ -73,13 +78,24 @@ def detector_in_time(
 
 def intervals(sampler: Sampler, series: Sequence[Sequence[Step]]) -> dict[str, Conformal]:
     """Of every field, as ``u#k`` for step k, from rollouts of held-out series."""
-    scale, found = sampler.operator.blueprint.normalisation.states, {}
+    return {name: known.conformal(floor) for name, known, floor in _fields_by_step(sampler, series)}
+
+
+def widen_in_time(sampler: Sampler, series: Sequence[Sequence[Step]]) -> Sampler:
+    """The sampler with the spread that rollouts of held-out series find honest, step by step."""
+    fields = _fields_by_step(sampler, series)
+    spreads = {name: known.spread(floor) for name, known, floor in fields if known.quantities[0].has_doubt}
+    return Widened(sampler, spreads) if spreads else sampler
+
+
+def _fields_by_step(sampler: Sampler, series: Sequence[Sequence[Step]]) -> Iterator[tuple[str, Known, float]]:
+    """Every field at every step that all series have, as ``u#k``, with the least standard deviation that counts."""
+    scale = sampler.operator.blueprint.normalisation.states
     assert scale is not None
     for columns, field in columns_of(sampler.operator.blueprint.spec.targets):
         floor = FLOOR * float(scale.std[columns].square().mean().sqrt())
         for k, known in enumerate(known_steps(series, columns), start=1):
-            found[f"{field.name}#{k}"] = Conformal.fit(known.quantities, known.truths, known.masses, floor=floor)
-    return found
+            yield f"{field.name}#{k}", known, floor
 
 
 def known_steps(series: Sequence[Sequence[Step]], columns: slice) -> list[Known]:

@@ -26,10 +26,10 @@ from gno.nn import Output
 from gno.post.samples import sample_folder
 from gno.train.dynamics import rolled_along
 from gno.train.predict import PREFIX, with_values
-from gno.train.rollout import DIGITS, Rollout, evolution_of
+from gno.train.rollout import DIGITS, Rollout, evolution_of, mesh_changes
 from gno.train.rollout import roll_out as roll_out_one
 from gno.train.sources import trajectories_of
-from gno.train.trajectory import same_mesh, state_columns, values_of
+from gno.train.trajectory import state_columns, values_of
 from gno.uncertain import Uncertain
 from gno.uq.features import last_layers
 from gno.uq.novelty import Detector, Look, Novelty, Squares, with_novelty
@@ -55,6 +55,10 @@ class Step:
     truth: Float[np.ndarray, "n_nodes n_targets"]
     mass: Float[np.ndarray, " n_nodes"]
     look: Look | None
+
+    def widened(self, sampler: Sampler, step: int) -> Step:
+        """With the spread that a sampler gives it."""
+        return dataclasses.replace(self, quantity=sampler.widened(self.quantity, step))
 
     def without_look(self) -> Step:
         """What is kept of it."""
@@ -98,7 +102,7 @@ def follow(sampler: Sampler, frames: Sequence[Mesh]) -> Iterator[Step]:
             mass, truth = raw.sample(k).mass_0.double().numpy(), raw.states[k].double().numpy()
             shape = shapes(kept, k if raw.changes else 0)
             look = Look.of(*calls.pop(), shape, _disagreement(known, sampler).to(weights.device))
-            yield Step(known, truth, mass / mass.sum(), look)
+            yield Step(sampler.widened(known, k - h + 1), truth, mass / mass.sum(), look)
 
 
 class _Shapes:
@@ -167,7 +171,7 @@ def roll_out(
     shapes, settings = _Shapes(blueprint.spec), blueprint.case.time
     assert settings is not None
     kept = frames[:: settings.stride]
-    changes = len(kept) > 1 and not same_mesh(kept[0], kept[1])
+    changes = mesh_changes(kept)
 
     def see(batch: Batch, output: Output, features: list[Tensor]) -> None:
         assert settings is not None and detector is not None
@@ -207,7 +211,8 @@ def _write_mean(
     for j in range(n_frames):
         meshes, step = [frames[j] for frames in series], j - history
         known = Uncertain(np.stack([values_of(mesh, predicted).double().numpy() for mesh in meshes]))
-        mesh = with_values(meshes[0], known, node_mass(meshes[0]), targets, PREFIX)
+        wide = sampler.widened(known, step + 1) if step >= 0 else known
+        mesh = with_values(meshes[0], wide, node_mass(meshes[0]), targets, PREFIX)
         if detector is not None:
             novelty = None
             if 0 <= step < len(squares):
@@ -215,6 +220,6 @@ def _write_mean(
                 found.append(novelty)
             mesh = with_novelty(mesh, novelty)
         files.append(path.with_name(f"{path.stem}_{j:0{DIGITS}d}.vtu"))
-        write(finish(step + 1, mesh, known), files[-1])
+        write(finish(step + 1, mesh, wide), files[-1])
     write_collection(path, files, list(series[0].times[:n_frames]))
     return found

@@ -80,6 +80,14 @@ class Sampler(abc.ABC):
         """Samples of the output for a normalised batch, with the attention shares of the scales if they are wanted."""
         return (model(batch, return_attention=attention) for model in self.models)
 
+    def widened(self, quantity: Uncertain, step: int | None = None) -> Uncertain:
+        """All targets side by side, (n, n_targets), with the spread that held-out meshes found honest, if any did.
+
+        Args:
+            quantity: as the samples are. step: of a rollout, from 1.
+        """
+        return quantity
+
     def predict(self, mesh: Mesh | str | Path) -> Prediction:
         """Fields on one mesh (or file), and on its coarser levels, with their doubt.
 
@@ -183,12 +191,14 @@ class Sampler(abc.ABC):
 
     @torch.inference_mode()
     def _levels(self, sample: MeshData, batch: Batch, outputs: Sequence[Output]) -> list[Level]:
-        levels = [self._level(outputs, s, batch) for s in range(len(outputs[0].fields))]
+        fields = _on_common_anchors(outputs)
+        levels = [self._level(outputs, fields[s], s, batch) for s in range(len(fields))]
+        levels = [dataclasses.replace(level, quantity=self.widened(level.quantity)) for level in levels]
         if "fixed" in sample:
             levels[0] = dataclasses.replace(levels[0], quantity=_given(levels[0].quantity, sample))
         return levels
 
-    def _level(self, outputs: Sequence[Output], s: int, batch: Batch) -> Level:
+    def _level(self, outputs: Sequence[Output], fields: Sequence[Tensor], s: int, batch: Batch) -> Level:
         scale, noise, truth = self.operator.blueprint.normalisation.targets, None, None
         if isinstance(outputs[0], NoisyOutput):
             noise = _mapped((o.variance[s] for o in outputs if isinstance(o, NoisyOutput)), Tensor.double)
@@ -196,9 +206,23 @@ class Sampler(abc.ABC):
         if batch.y is not None:
             pooled = {id(output.transfers): output for output in outputs}.values()
             truth = _mapped((output.restrict(batch.y)[s] for output in pooled), scale.decode).mean(0)
-        quantity = Uncertain(_mapped((output.fields[s] for output in outputs), scale.decode), noise)
+        quantity = Uncertain(_mapped(fields, scale.decode), noise)
         mass, position = (_mapped((getattr(o, n)[s] for o in outputs), Tensor.double) for n in ("mass", "position"))
         return Level(quantity, mass.mean(0), position.mean(0), truth)
+
+
+def _on_common_anchors(outputs: Sequence[Output]) -> list[Sequence[Float[Tensor, "n_s n_targets"]]]:
+    """Normalised fields of all samples on each scale, without what they differ by only since their anchors differ.
+
+    A sample that pools in its own way has anchors of its own: what its restriction makes of one and the same field, the
+    mean on the mesh, is no doubt, and is replaced by the mean over all restrictions. The mean of the samples stays.
+    """
+    levels: list[Sequence[Tensor]] = [[output.fields[s] for output in outputs] for s in range(len(outputs[0].fields))]
+    if len({id(output.transfers) for output in outputs}) == 1:
+        return levels
+    mean = torch.stack(list(levels[0])).mean(0)
+    same = [torch.stack(level) for level in zip(*(output.restrict(mean) for output in outputs), strict=True)]
+    return [levels[0], *(torch.stack(list(u)) - r + r.mean(0) for u, r in zip(levels[1:], same[1:], strict=True))]
 
 
 def _given(quantity: Uncertain, sample: MeshData) -> Uncertain:
