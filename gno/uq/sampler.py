@@ -222,7 +222,7 @@ def _on_common_anchors(outputs: Sequence[Output]) -> list[Sequence[Float[Tensor,
         return levels
     mean = torch.stack(list(levels[0])).mean(0)
     same = [torch.stack(level) for level in zip(*(output.restrict(mean) for output in outputs), strict=True)]
-    return [levels[0], *(torch.stack(list(u)) - r + r.mean(0) for u, r in zip(levels[1:], same[1:], strict=True))]
+    return [levels[0], *(list(torch.stack(list(u)) - r + r.mean(0)) for u, r in zip(levels[1:], same[1:], strict=True))]
 
 
 def _given(quantity: Uncertain, sample: MeshData) -> Uncertain:
