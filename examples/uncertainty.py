@@ -51,7 +51,7 @@ for name, mesh in {"like those of training": test[1], "ten times the load": memb
     score = float(calibrated.predict(mesh).mesh.global_fields["novelty"])
     print(f"{name}: score {score:.2f}, {'out of' if score > 1 else 'in'} range")
 
-found = evaluate(sampler, test, calibration=calibrated.conformal)
+found = evaluate(calibrated.sampler, test, calibration=calibrated.conformal)  # its samples are as wide as the errors
 print(found)
 print(draw_reliability(found.reliability, folder / "reliability.png"))
 print(found.calibrated["sag"].coverage[0.9])
