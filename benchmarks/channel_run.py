@@ -235,6 +235,13 @@ class Job:
     modes: int = 32
 
     @property
+    def file(self) -> str:
+        """Where a prediction is kept."""
+        knobs = "".join(f"-{key}-{value}" for key, value in self.knobs.items())
+        heights = "-".join(map(str, self.heights))
+        return f"{self.model}-{self.lr:g}-{self.batch_size}{knobs}-{self.modes}-{self.meshes}-{heights}.npy"
+
+    @property
     def columns(self) -> list[int]:
         """Which columns of the flow are learned."""
         return [k for k, name in enumerate(COLUMNS) if int(name[1:]) in self.heights]
@@ -476,8 +483,7 @@ def draw_from(folder: Path, trained: Trained, test: Pairs) -> None:
     """Keep what is predicted above one wall, for the picture."""
     folder.mkdir(exist_ok=True)
     some = samples(Pairs(test.wall[:1], test.flow[:1, ..., trained.job.columns]), [grid(SIDE)], trained.blueprint.spec)
-    name = f"{trained.job.model}-{trained.job.batch_size}-{'-'.join(map(str, trained.job.heights))}.npy"
-    np.save(folder / name, trained(some)[0])
+    np.save(folder / trained.job.file, trained(some)[0])
 
 
 def run(job: Job, folder: Path = channel_solver.CACHE) -> dict[str, Any]:
