@@ -1,6 +1,6 @@
 """Turbulent channel learned: from what a wall feels to the flow above it; gno, its peers and linear estimation.
 
-    python benchmarks/channel_solver.py                  # turbulence, about 13 minutes of one thread, once
+    python benchmarks/channel_solver.py                  # turbulence, about 6 minutes of one thread, once
     make peers                                           # neuraloperator, in an environment of its own
     .venv-peers/bin/python benchmarks/channel.py         # --smoke takes seconds; --table prints what is there
 
@@ -47,7 +47,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 SETTINGS = ("lr", "batch_size", "knobs", "modes")
 MESHES = ("grid", "coarser", "finer", "irregular")
-FEW = (32, 128)
+FEW = (16, 48)
 
 
 def jobs(minutes: float, seeds: int, rows: Callable[[], list[dict[str, Any]]]) -> Iterator[Job]:

@@ -1,6 +1,6 @@
 """The picture of results/channel.md: what a wall feels, the flow above it, and what is predicted of it.
 
-    python benchmarks/channel_picture.py docs/pictures/channel.png      # after benchmarks/channel.py
+python benchmarks/channel_picture.py docs/pictures/channel.png      # after benchmarks/channel.py
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ with Fourier modes along x and z, products on a grid half as fine again, and Che
 Spalart, Moser & Rogers (1991, J. Comput. Phys. 96, 297): third order for h, second and implicit for ν. Both equations
 are linear in what is new, so a step is one matrix for each wave number, made once.
 
-It runs to a state of turbulence and on, some 13 minutes of one thread, keeps snapshots in `.cache/channel`, goes on
+It runs to a state of turbulence and on, some 6 minutes of one thread, keeps snapshots in `.cache/channel`, goes on
 where it was stopped, and prints statistics beside published ones (results/channel_solver.md).
 """
 
@@ -37,7 +37,7 @@ BEFORE, AFTER = (29 / 96, -3 / 40, 1 / 6), (37 / 160, 5 / 24, 1 / 6)
 NOW, LAST = (8 / 15, 5 / 12, 3 / 4), (0.0, -17 / 60, -5 / 12)
 
 # Snapshots in units of h/U, and the step, a divisor of that; the first ones are on the way to turbulence.
-EVERY, STEP, COUNT, FIRST = 1.0, 1 / 32, 460, 60
+EVERY, STEP, COUNT, FIRST = 1.0, 1 / 32, 200, 60
 
 Field = Complex[np.ndarray, "n_x n_z n_y"]
 

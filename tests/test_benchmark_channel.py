@@ -20,6 +20,7 @@ def folder(tmp_path_factory):
         patch.setattr(running, "CHANNEL", channel.Channel(n_modes=(3, 3), n_y=17))
         patch.setattr(channel, "FIRST", 0)
         patch.setattr(running, "SIDE", 8)
+        patch.setattr(running, "N_TEST", 2)
         solver = channel.Solver(running.CHANNEL, 0.01)
         for number in range(25):
             channel.save(channel.disturbed(solver, 0.01, number), found / f"{number:05d}.npz")
@@ -32,7 +33,7 @@ def test_it_trains_measures_and_prints(folder):
     assert rows[0]["pairs"] == 36 and rows[1]["steps"] > 0
     assert np.allclose(np.sum(rows[1]["scales"]["shares"], axis=0), 1)
     text = benchmark.table(rows)
-    assert "| linear | 36 |" in text and "| 50 |" in text
+    assert "| linear | " in text and "| gno | 0.003 | 4 | 1 |" in text and "\n| 50 |" in text
 
 
 def test_both_walls_are_alike(folder):
@@ -49,7 +50,7 @@ def test_both_walls_are_alike(folder):
 def test_training_and_test_do_not_share_a_time(folder):
     parts = running.data(folder)
     train, test = parts["train"], parts["test"]
-    assert len(train.wall) == 36 and len(test.wall) == 8
+    assert len(train.wall) == 36 and len(test.wall) == 4
     assert np.abs(train.flow[:, None] - test.flow[None]).sum((2, 3, 4)).min() > 0
     assert np.allclose(running.mean_square(train.flow), 1)
 
