@@ -207,7 +207,7 @@ def scales(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=1, help="of processor time of each training; %(default)g")
+    parser.add_argument("--minutes", type=float, default=0.75, help="of processor time of each training; %(default)g")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file that gets a line per training")
     parser.add_argument("--smoke", action="store_true", help="a few steps of gno, nothing is kept")
