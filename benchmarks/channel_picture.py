@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-FINE = 128  # points of the picture along z; sums of waves are exact between the nodes
+FINE = 128  # points along a side of the picture; sums of waves are exact between the nodes
 SHOWN = ("u15", "u50")
 
 
@@ -33,12 +33,14 @@ def draw(columns: dict[str, np.ndarray], path: Path) -> None:
     """A row for each plane, a column for truth, predictions and the error of the first of them."""
     truth, *_ = columns.values()
     long, wide = channel_run.CHANNEL.lengths
-    figure = Figure(figsize=(2.9 * (len(columns)), 3.6), layout="compressed")
+    figure = Figure(figsize=(2.9 * len(columns), 3.3), layout="compressed")
     grid = figure.subplots(len(SHOWN), len(columns), squeeze=False)
+    for axes, title in zip(grid[0], columns, strict=True):
+        axes.set_title(title, fontsize=10)
     for line, name in zip(grid, SHOWN, strict=True):
         k = channel_run.COLUMNS.index(name)
         limit = np.abs(truth[..., k]).max()
-        for axes, (title, values) in zip(line, columns.items(), strict=True):
+        for axes, values in zip(line, columns.values(), strict=True):
             image = axes.imshow(
                 values[..., k].T,
                 origin="lower",
@@ -49,8 +51,6 @@ def draw(columns: dict[str, np.ndarray], path: Path) -> None:
                 interpolation="bilinear",
             )
             axes.set(xticks=[], yticks=[])
-            if line is grid[0]:
-                axes.set_title(title, fontsize=10)
         line[0].set_ylabel(f"$u'$ at $y^+ = {name[1:]}$")
         figure.colorbar(image, ax=line, shrink=0.9, label="$u'/u_{rms}$")
     FigureCanvasAgg(figure)
