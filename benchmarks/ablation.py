@@ -61,11 +61,11 @@ def table(results: list[dict]) -> str:
     first = results[0]
     lines = [
         f"{first['minutes']:g} processor minutes of training each, one thread, {first['n_train']} training, "
-        f"{first['n_test']} test domains, {len({r['seed'] for r in results})} seeds; {platform.machine()}, "
+        f"{first['n_test']} test domains, mean and deviation over seeds; {platform.machine()}, "
         f"Python {platform.python_version()}, torch {first['torch']}.",
         "",
-        "| data | variant | error at h | at h/2 | at h/4 | steps | weights |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| data | variant | seeds | error at h | at h/2 | at h/4 | steps | weights |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for data in dict.fromkeys(r["data"] for r in results):
         for variant in VARIANTS:
@@ -73,7 +73,8 @@ def table(results: list[dict]) -> str:
             if rows:
                 cells = [spread([100 * r["errors"][str(finer)] for r in rows]) for finer in FINER]
                 steps = statistics.median(r["steps"] for r in rows)
-                lines.append(f"| {data} | {variant} | {' | '.join(cells)} | {steps:.0f} | {rows[0]['weights']:,} |")
+                kind, size = f"| {data} | {variant} | {len(rows)}", f"{steps:.0f} | {rows[0]['weights']:,} |"
+                lines.append(f"{kind} | {' | '.join(cells)} | {size}")
     return "\n".join(lines)
 
 
