@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gno.mesh import Mesh, quality
+from gno.mesh import Mesh, Torus, nearest_image, quality
 
 # Longer lists are cut when printed.
 MOST_LINES = 40
@@ -120,13 +120,24 @@ def _quality(mesh: Mesh) -> dict[str, Any]:
         name: len(getattr(found, name))
         for name in ("inverted", "zero_size", "duplicate_nodes", "unreferenced_nodes", "massless_nodes")
     }
-    sizes = {"cell_size": list(found.cell_size), "edge_length": list(found.edge_length)}
+    lengths = list(found.edge_length) if mesh.cells else _distances(mesh)
+    sizes = {"cell_size": list(found.cell_size), "edge_length": lengths}
     return {**counts, "parts": found.n_parts, "volume": found.volume, **sizes, "problems": list(found.problems())}
+
+
+def _distances(mesh: Mesh) -> list[float]:
+    """Shortest, median and longest distance of neighbours in a point cloud."""
+    from gno.graph.neighbours import edges_of
+
+    a, b = mesh.points[:, : mesh.dim].astype(np.float64)[edges_of(mesh)]
+    length = np.linalg.norm(nearest_image(a - b, Torus.of(np.array(mesh.period)) if mesh.period else None), axis=1)
+    return [float(f(length)) for f in (np.min, np.median, np.max)] if len(length) else [0.0] * 3
 
 
 def _quality_lines(facts: Mapping[str, Any]) -> list[str]:
     low, median, high = facts["edge_length"]
-    sizes = f"volume {facts['volume']:.6g}, edges {low:.4g} … {median:.4g} … {high:.4g} (shortest, median, longest)"
+    what = f"volume {facts['volume']:.6g}, edges" if facts["cell_size"][-1] else "neighbours"
+    sizes = f"{what} {low:.4g} … {median:.4g} … {high:.4g} (shortest, median, longest)"
     return [sizes, *(facts["problems"] or ["sound, in one part"])]
 
 

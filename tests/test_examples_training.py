@@ -11,7 +11,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @pytest.mark.parametrize(
     ("script", "arguments", "largest_error"),
-    [("quickstart.py", ["0.2", "16"], 1.1), ("own_arrays.py", ["12"], 0.25), ("physics_only.py", ["4"], 0.6)],
+    [
+        ("quickstart.py", ["0.2", "16"], 1.1),
+        ("own_arrays.py", ["12"], 0.25),
+        ("physics_only.py", ["4"], 0.6),
+        ("particles.py", ["3"], 0.6),
+    ],
 )
 def test_it_runs_and_learns(script, arguments, largest_error, tmp_path):
     command = [sys.executable, str(EXAMPLES / script), str(tmp_path), *arguments]

@@ -122,12 +122,12 @@ def test_steps_are_times_where_there_are_none_and_elements_are_sets(tmp_path: Pa
     path.write_text("".join(frames))
     mesh = read(path)
     assert read_series(path).times == (1000.0, 2000.0)
-    assert (mesh.dim, mesh.period) == (2, (4.0, 5.0))  # a simulation of a plane
+    assert (mesh.dim, mesh.period) == (3, (4.0, 5.0, 1.0))  # flat now, and in no other frame perhaps
     assert set(mesh.point_sets) == {"O", "Si", "type 1", "type 2"}
     assert mesh.point_fields["i"].tolist() == [[0, 0, 0], [1, 0, -1]]
     assert mesh.point_fields["v_x"].tolist() == [0.25, 0.5]
     path.write_text(dump_frame(0, rows, "id type element x y z q ix iy iz", "0 4\n0 5\n-1 1", "pp ss fs"))
-    assert read(path).period == (4.0, 0.0)
+    assert read(path).period == (4.0, 0.0, 0.0)
 
 
 def test_a_triclinic_dump_is_unfolded_and_its_period_left_out_with_a_warning(tmp_path: Path) -> None:

@@ -153,9 +153,10 @@ class Mesh:
 
     @property
     def dim(self) -> int:
-        """Dimension of the space that the nodes fill: a mesh in a plane z = constant is 2-D."""
+        """Dimension of the space that the nodes fill: a mesh in a plane z = constant is 2-D, particles in a box 3-D."""
         extent = np.ptp(self.points, axis=0)
-        flat = extent.shape[0] == 3 and extent[2] <= 1e-12 * extent.max()
+        boxed = not self.cells and len(self.period) == 3
+        flat = extent.shape[0] == 3 and extent[2] <= 1e-12 * extent.max() and not boxed
         return 2 if flat else self.points.shape[1]
 
     def replace(self, **changes) -> Mesh:

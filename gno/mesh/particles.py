@@ -152,12 +152,8 @@ def particles(
     """
     if not len(points):
         raise MeshError(f"{source}: expected particles, got none")
-    mesh = Mesh(points, source=source, **parts)
-    if box is None:
-        return mesh
-    return mesh.replace(
-        period=_period(np.asarray(box, dtype=np.float64), np.asarray(repeats, bool), source)[: mesh.dim]
-    )
+    period = () if box is None else _period(np.asarray(box, dtype=np.float64), np.asarray(repeats, bool), source)
+    return Mesh(points, source=source, period=period, **parts)
 
 
 def _period(box: np.ndarray, repeats: np.ndarray, source: str) -> tuple[float, ...]:
