@@ -54,7 +54,7 @@ class Data(Part):
         targets: names of the fields to learn.
         log: those inputs whose logarithm is to be used: coefficients that vary by factors.
         sets: named sets whose nearness, distance and direction the operator may see; all that the
-            training meshes share if absent.
+            training meshes share if absent, none of point clouds.
         train, validation, test: globs, relative to ``folder``.
         files: one glob instead, split at random.
         split: fractions for train, validation and test.
