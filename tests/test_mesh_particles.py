@@ -130,11 +130,13 @@ def test_steps_are_times_where_there_are_none_and_elements_are_sets(tmp_path: Pa
     assert read(path).period == (4.0, 0.0, 0.0)
 
 
-def test_a_triclinic_dump_is_unfolded_and_its_period_left_out_with_a_warning(tmp_path: Path) -> None:
-    path, cell = tmp_path / "a.dump", np.array([[6.0, 0, 0], [1.5, 7, 0], [-0.5, 0.8, 8]])
+@pytest.mark.parametrize(("xy", "xz"), [(1.5, -0.5), (1.5, 0.5), (-1.5, -0.5)])
+def test_a_triclinic_dump_is_unfolded_and_its_period_left_out_with_a_warning(xy, xz, tmp_path: Path) -> None:
+    path, cell = tmp_path / "a.dump", np.array([[6.0, 0, 0], [xy, 7, 0], [xz, 0.8, 8]])
     scaled = np.random.default_rng(0).random((5, 3))
-    low, high = np.array([-0.5, 0, 0]), np.array([6 + 1.5, 7 + 0.8, 8])
-    bounds = "\n".join(f"{a} {b} {t}" for a, b, t in zip(low, high, (1.5, -0.5, 0.8), strict=True))
+    corners = np.stack(np.meshgrid(*[[0, 1]] * 3), axis=-1).reshape(-1, 3) @ cell  # what the box reaches is in the file
+    tilts = zip(corners.min(0), corners.max(0), (xy, xz, 0.8), strict=True)
+    bounds = "\n".join(f"{a} {b} {t}" for a, b, t in tilts)
     rows = [[k + 1, 1, *row] for k, row in enumerate(scaled.tolist())]
     path.write_text(dump_frame(0, rows, "id type xs ys zs", bounds, "xy xz yz pp pp pp"))
     with pytest.warns(MeshWarning, match="triclinic one: read without its period along x and y and z"):
