@@ -188,3 +188,15 @@ def test_a_mesh_that_changes_late_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("gno.uq.rollout.shape_of", noted)
     ensemble.roll_out(frames, tmp_path / "new.pvd", detector=detector)
     assert seen == [mesh.n_nodes for mesh in frames[1:]] and seen[0] != seen[1] != seen[2]
+
+
+def test_few_members_do_not_ask_for_a_spread_without_end():
+    """Of three perfect samples the likelihood alone has no largest factor; mean squares bound it."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    size = rng.uniform(0.2, 1.0, (n, 1))
+    samples = Uncertain(size * rng.normal(size=(3, n, 1)))
+    truth = samples.mean + size * rng.normal(size=(n, 1)) * np.sqrt(1 + 1 / 3)
+    found = Spread.fit([samples], [truth], [np.ones(n)], floor=1e-9)
+    equal = np.sqrt(np.square(truth - samples.mean).mean() / samples.epistemic.mean())
+    assert found.samples == pytest.approx(1.5 * equal, rel=1e-3)

@@ -7,8 +7,9 @@ samples are mostly too narrow. Their deviations are widened by one factor per fi
 
 the likelihood of the held-out fields, each mesh counting the same and nodes by mass. Of samples without noise it is the
 factor of Levi et al. 2022 (Evaluating and calibrating uncertainty prediction in regression tasks) and Laves et al. 2020
-(Well-calibrated regression uncertainty in medical imaging with deep learning): s² is the mean of (y − ū)²/Var. Two tell
-doubt that neighbours share, which is what a reaction or a stress inherits, from noise that it does not.
+(Well-calibrated regression uncertainty in medical imaging with deep learning): s² is the mean of (y − ū)²/Var. Few
+samples leave that without bound, so it has one. Two factors tell doubt that neighbours share, which is what a reaction
+or a stress inherits, from noise that it does not.
 
 Deviations are widened alike at all nodes and on all scales: a sample that obeys a linear law, as its coarse fields are
 averages of the fine one, still does. A factor cannot know where all samples are wrong in the same way.
@@ -36,6 +37,9 @@ from gno.uq.sampler import Sampler
 
 # Factors lie between the inverse of this and itself.
 LARGEST = 1e3
+# Nor are they larger than this times what makes mean squares equal. Errors over the deviation of n perfect samples are
+# Student's, whose mean square is (n − 1)/(n − 3): five ask for a factor of √2, of three and four it has no end.
+OVER_MEAN_SQUARES = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +115,7 @@ def _most_likely(
     starts = [start]
     if len(start) > 1:  # there may be a maximum where one of them explains nearly all
         starts += [start - [0.0, 6.0], start - [6.0, 0.0]]
-    limits = [(-2 * math.log(LARGEST), 2 * math.log(LARGEST))] * len(start)
+    limits = [(-2 * math.log(LARGEST), ratio + 2 * math.log(OVER_MEAN_SQUARES)) for ratio in start]
     found = [minimize(cost, x, jac=True, bounds=limits, method="L-BFGS-B") for x in starts]
     return np.exp(min(found, key=lambda result: result.fun).x)
 
