@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from channel_solver import Channel, Solver, in_wall_units, load, snapshots, statistics
 from jaxtyping import Complex, Float
+from quiet import train_quietly
 from scipy.spatial import Delaunay
 from torch import nn
 from torch_geometric.data import Batch
@@ -35,11 +36,8 @@ from gno.nn import Output
 from gno.train import Case
 from gno.train.blueprint import Blueprint
 from gno.train.case import Training
-from gno.train.interrupt import Stop
-from gno.train.loop import Loop, Progress
+from gno.train.loop import Progress
 from gno.train.losses import data_terms
-from gno.train.report import Report
-from gno.train.training import launch
 
 CHANNEL = Channel()
 HEIGHTS = (15, 30, 50)  # y⁺ of the planes
@@ -349,22 +347,10 @@ def fitted(job: Job, train: Pairs) -> Trained:
     torch.manual_seed(job.seed)
     fno = job.model == "FNO"
     model = OnGrid(len(INPUTS), len(job.columns), FNO_WIDTH, job.modes) if fno else blueprint.model(job.seed)
-    with Stop() as stop, Report(None, case.training, [], [], step=0, n_samples=len(ready), bar=False) as report:
-        loop = Loop(
-            launch(case),
-            model,
-            [blueprint.normalisation.apply(sample) for sample in ready],
-            data_terms(spec.targets, blueprint.normalisation.targets),
-            lambda model: {},
-            case.training,
-            save=lambda name, parts, progress: None,
-            report=report,
-            stop=stop,
-            optimiser=adamw if fno else None,
-            clock=time.process_time,
-        )
-        average = loop.run()
-    return Trained(job, average.eval(), blueprint, loop.progress)
+    normalised = [blueprint.normalisation.apply(sample) for sample in ready]
+    terms = data_terms(spec.targets, blueprint.normalisation.targets)
+    average, progress = train_quietly(case, model, normalised, terms, optimiser=adamw if fno else None)
+    return Trained(job, average, blueprint, progress)
 
 
 # ── what is measured ──

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from quiet import train_quietly
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -32,13 +33,10 @@ from gno.train import Case
 from gno.train.blueprint import Blueprint
 from gno.train.case import Training
 from gno.train.dynamics import Evolution, rolled
-from gno.train.interrupt import Stop
-from gno.train.loop import Loop, Progress
+from gno.train.loop import Progress
 from gno.train.physics_in_time import with_step_physics
-from gno.train.report import Report
 from gno.train.task import task_of
 from gno.train.time_metrics import WINDOWS
-from gno.train.training import launch
 from gno.train.trajectory import Trajectory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -246,24 +244,9 @@ def fitted(job: Job) -> Trained:
     periodic = job.domain == "periodic"
     model = OnGrid(blueprint.config.n_inputs, *fno, side, periodic) if fno else blueprint.model(job.seed)
     task = task_of(blueprint, {"train": ready, "validation": []}, model)
-    names = [term.name for term in task.terms]
-    with Stop() as stop, Report(None, case.training, names, [], step=0, n_samples=0, bar=False) as report:
-        loop = Loop(
-            launch(case),
-            model,
-            task.samples,
-            task.terms,
-            task.validate,
-            case.training,
-            save=lambda name, parts, progress: None,
-            report=report,
-            stop=stop,
-            optimiser=adamw if fno else None,
-            clock=time.process_time,
-            objective=task.objective,
-        )
-        average = loop.run()
-    return Trained(average.eval(), blueprint, loop.progress)
+    options = {"optimiser": adamw if fno else None, "objective": task.objective}
+    average, progress = train_quietly(case, model, task.samples, task.terms, **options)
+    return Trained(average, blueprint, progress)
 
 
 @torch.inference_mode()

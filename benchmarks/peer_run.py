@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from data import CACHE, FIELDS, SPACING, files
 from peer_models import AsOutput, Sizes, n_weights, parse
+from quiet import train_quietly
 from torch import nn
 
 from gno.graph import MeshData, collate
@@ -27,12 +28,8 @@ from gno.train import Case, Training, train
 from gno.train.blueprint import Blueprint
 from gno.train.checkpoint import load_tensors
 from gno.train.evaluate import relative_errors
-from gno.train.interrupt import Stop
-from gno.train.loop import Loop
 from gno.train.losses import data_terms
-from gno.train.report import Report
 from gno.train.sources import fit_spec, samples_of
-from gno.train.training import launch
 
 # Test meshes: spacing in that of the training meshes.
 MESHES = {"same": 1.0, "finer": 0.5}
@@ -114,22 +111,10 @@ def train_peer(job: Job) -> Trained:
     torch.manual_seed(job.seed)
     model = AsOutput(peer.build(Sizes.of(ready), width))
     processor = time.process_time()
-    with Stop() as stop, Report(None, case.training, [], [], step=0, n_samples=len(ready), bar=False) as report:
-        loop = Loop(
-            launch(case),
-            model,
-            ready,
-            data_terms(spec.targets, blueprint.normalisation.targets),
-            lambda model: {},
-            case.training,
-            save=lambda name, parts, progress: None,
-            report=report,
-            stop=stop,
-            optimiser=adamw if case.training.optimiser == "adamw" else None,
-            clock=CLOCKS[job.clock],
-        )
-        average = loop.run()
-    processor, done = time.process_time() - processor, loop.progress
+    terms = data_terms(spec.targets, blueprint.normalisation.targets)
+    optimiser = adamw if case.training.optimiser == "adamw" else None
+    average, done = train_quietly(case, model, ready, terms, optimiser=optimiser, clock=CLOCKS[job.clock])
+    processor = time.process_time() - processor
     return Trained(average, blueprint, done.step, done.seconds, processor, _peak_memory(job.device))
 
 

@@ -5,23 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from train_cases import case, square, squares
+from train_cases import square, untrained
 
-from gno.graph import build_sample
-from gno.train import Run
-from gno.train.blueprint import Blueprint
-from gno.train.sources import fit_spec
-from gno.uq import Ensemble, draw_scales, evaluate, scale_variances
+from gno.uq import draw_scales, evaluate, scale_variances
 from gno.uq.scales import restricted
 
 
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
     """Untrained operators: the law holds for any."""
-    spec = fit_spec(case(), squares(3))
-    blueprint = Blueprint.fit(case(), spec, [build_sample(mesh, spec) for mesh in squares(3)])
-    models = [blueprint.model(seed).requires_grad_(False).eval() for seed in range(3)]
-    return Ensemble(tuple(Run(tmp_path_factory.mktemp("run"), blueprint, model) for model in models))
+    return untrained(tmp_path_factory.mktemp("run"))
 
 
 def test_variance_lost_is_the_variance_within_the_anchors(ensemble):

@@ -9,13 +9,10 @@ import time_cases
 import torch
 from test_uq_in_time import sampler as reader
 from test_uq_in_time import series
-from train_cases import case, square, squares
+from train_cases import square, squares, untrained
 
-from gno.graph import build_sample
-from gno.train import Run, train
-from gno.train.blueprint import Blueprint
+from gno.train import train
 from gno.train.rollout import mesh_changes
-from gno.train.sources import fit_spec
 from gno.uq import Calibrated, Ensemble, Spread, Uncertain, Widened, choose_runs, evaluate, widen
 from gno.uq.in_time import detector_in_time, widen_in_time
 from gno.uq.sampler import _on_common_anchors
@@ -33,10 +30,7 @@ def pair(std, noise=None):
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
     """Untrained operators that pool each in its own way."""
-    spec = fit_spec(case(), squares(3))
-    blueprint = Blueprint.fit(case(), spec, [build_sample(mesh, spec) for mesh in squares(3)])
-    models = [blueprint.model(seed).requires_grad_(False).eval() for seed in range(3)]
-    return Ensemble(tuple(Run(tmp_path_factory.mktemp("run"), blueprint, model) for model in models))
+    return untrained(tmp_path_factory.mktemp("run"))
 
 
 def test_the_factor_of_samples_alone_is_the_mean_square_of_what_they_expect():

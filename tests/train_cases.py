@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from gno.graph import build_sample
 from gno.mesh import CellBlock, Mesh
-from gno.train import Case, Data, Model, Training
+from gno.train import Case, Data, Model, Run, Training
+from gno.train.blueprint import Blueprint
+from gno.train.sources import fit_spec
+from gno.uq import Ensemble
 
 
 def square(seed: int, n: int = 8) -> Mesh:
@@ -39,3 +45,11 @@ def case(**training) -> Case:
         model=Model(width=16, n_blocks=1, n_heads=1),
         training=Training(**{**budget, "batch_size": 2, "device": "cpu", **training}),
     )
+
+
+def untrained(folder: Path) -> Ensemble:
+    """Three operators for squares with weights from their seeds, which nobody trained."""
+    spec = fit_spec(case(), squares(3))
+    blueprint = Blueprint.fit(case(), spec, [build_sample(mesh, spec) for mesh in squares(3)])
+    models = [blueprint.model(seed).requires_grad_(False).eval() for seed in range(3)]
+    return Ensemble(tuple(Run(folder, blueprint, model) for model in models))

@@ -95,12 +95,7 @@ def draft_case(
             advance(1)
     known = known_fields(meshes)
     sets = sorted({name for mesh in meshes for name in (*mesh.point_sets, *mesh.cell_sets)})
-    if not targets:
-        raise ValueError(f"targets: expected at least one field to learn (--target NAME), got none; {_listed(known)}")
-    for name in (*targets, *inputs):
-        if name not in known and not (name in inputs and name in sets):
-            find_field(meshes[0], name)  # raises, and says what is there
-            raise ValueError(f"{name}: expected in every file, got it in some only; {_listed(known)}")
+    _check_names(targets, inputs, meshes[0], known, sets)
     text = "\n".join(
         [
             "# Written by `gno init`; `gno train --help` and docs/case.md say what else there is.",
@@ -123,6 +118,18 @@ def draft_case(
     except pydantic.ValidationError as error:
         raise ValueError(explain(error, Case)) from None
     return text
+
+
+def _check_names(
+    targets: Sequence[str], inputs: Sequence[str], mesh: Mesh, known: dict[str, Known], sets: Sequence[str]
+) -> None:
+    """Something is to be learned, and every name is there, in all files."""
+    if not targets:
+        raise ValueError(f"targets: expected at least one field to learn (--target NAME), got none; {_listed(known)}")
+    for name in (*targets, *inputs):
+        if name not in known and not (name in inputs and name in sets):
+            find_field(mesh, name)  # raises, and says what is there
+            raise ValueError(f"{name}: expected in every file, got it in some only; {_listed(known)}")
 
 
 def known_fields(meshes: Sequence[Mesh]) -> dict[str, Known]:
