@@ -107,6 +107,25 @@ def test_evaluation_is_the_relative_l2_by_mass(run):
     assert document["seconds"] > 0 and "square 100" in str(evaluation)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-17])
+def test_a_field_of_zero_has_no_relative_error_and_does_not_spoil_the_mean(run, size):
+    noise = size * np.random.default_rng(0).normal(size=(81, 2))  # what a solver leaves of a field that is zero
+    rest, usual = square(100).with_point_fields(u=noise), square(101)
+    found, alone = run.evaluate([rest, usual]), run.evaluate([usual])
+    assert np.isnan(found.rows[0].errors["u"]) and found.rows[0].errors["heat"] < 0.1
+    mass, predicted = node_mass(rest)[:, None], run.predict(rest).mesh.point_fields["predicted_u"]
+    assert found.rows[0].rms["u"] == pytest.approx(np.sqrt((mass * predicted**2).sum() / mass.sum()), rel=1e-5)
+    for statistic in ("mean", "median", "worst"):
+        assert getattr(found, statistic)["u"] == pytest.approx(getattr(alone, statistic)["u"])
+    assert found.scales[0].errors["u"] == pytest.approx(alone.scales[0].errors["u"])
+    text = str(found)
+    assert f"{found.rows[0].rms['u']:.2g} rms" in text and "the true field is zero (u in 1 of 2 files)" in text
+    assert "inf" not in text and "nan" not in text and "rms" not in str(alone)
+    document = json.loads(found.to_json(), parse_constant=pytest.fail)  # NaN is no JSON
+    assert document["files"][0]["errors"]["u"] is None and document["files"][0]["rms"]["u"] > 0
+    assert "u " in str(run.evaluate([rest])) and run.evaluate([rest]).to_json()  # no file with an error at all
+
+
 def test_an_evaluation_counts_its_files(run, monkeypatch):
     counted = []
 

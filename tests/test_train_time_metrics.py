@@ -75,6 +75,21 @@ def test_windows_count_steps_from_one_and_end_where_the_rollout_does():
     assert '"6:12"' in evaluation.to_json()
 
 
+def test_what_is_relative_to_a_field_of_zero_is_not_defined_and_spoils_no_mean(sample):
+    zero = torch.zeros_like(wave(sample))
+    for metric in (relative_l2, drift):
+        assert metric(wave(sample), zero, sample).isnan() and metric(zero, zero, sample).isnan()
+    half = torch.cat([wave(sample), zero], dim=1)  # of a vector, one component
+    assert float(drift(half + 0.2, half, sample)) == pytest.approx(
+        float(drift(wave(sample) + 0.2, wave(sample), sample))
+    )
+    evaluation = RolloutEvaluation((row([math.nan, 0.2]), row([0.4, math.nan])))
+    assert evaluation.window("relative_l2", "u", 1, 1) == 0.4 and evaluation.curve("relative_l2", "u") == [0.4, 0.2]
+    metrics = {name: {"u": [math.nan if name in ("relative_l2", "drift") else 0.5]} for name in METRICS}
+    alone = RolloutEvaluation((RolloutRow("a", 10, [0.1], metrics, 1.0),))
+    assert alone.window("relative_l2", "u", 1, 1) is None and "nan" not in f"{alone}{alone.to_json()}".lower()
+
+
 def test_the_correlation_time_is_where_it_first_falls_below():
     assert correlation_time([0.9, 0.9], [1.0, 2.0]) == 2.0
     assert correlation_time([0.9, 0.7, 0.95], [1.0, 2.0, 3.0]) == pytest.approx(1.5)

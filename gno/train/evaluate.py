@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ ROUND_OFF = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class ScaleRow:
-    """One coarser scale of a mesh: its anchors, relative L2 error by field against the restricted reference, and the
-    time of the operator up to the coarse scales; of all of it, where coarse fields follow from the one on the mesh."""
+    """One coarser scale of a mesh: its anchors, relative L2 error by field against the restricted reference (NaN where
+    that is zero), and the time of the operator up to the coarse scales; of all of it, where coarse fields follow from
+    the one on the mesh."""
 
     nodes: int
     errors: dict[str, float]
@@ -34,18 +36,23 @@ class ScaleRow:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One mesh: relative L2 error by field, its size, the time of the operator, and the same of each coarser scale."""
+    """One mesh: its size, relative L2 error by field (NaN where the true field is zero), the time of the operator, the
+    same of each coarser scale, and the RMS error by field in the field's own unit."""
 
     file: str
     nodes: int
     errors: dict[str, float]
     seconds: float
     scales: tuple[ScaleRow, ...] = ()
+    rms: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Relative L2 errors, √(Σ_i m_i |u_i − y_i|² / Σ_i m_i |y_i|²), per file and field.
+
+    Where a field is zero all over a file, as without a load, there is no such error: it is NaN, the table shows the RMS
+    error in the field's own unit in its place, and mean, median and worst are those of the other files.
 
     >>> e = Evaluation((Row("a", 10, {"u": 0.1}, 0.2), Row("b", 10, {"u": 0.3}, 0.2)))
     >>> e.mean["u"], e.worst["u"]
@@ -62,17 +69,23 @@ class Evaluation:
     @property
     def mean(self) -> dict[str, float]:
         """Mean over files, per field."""
-        return {name: statistics.fmean(self._column(name)) for name in self.fields}
+        return {name: mean_of_known(self._column(name)) for name in self.fields}
 
     @property
     def median(self) -> dict[str, float]:
         """Median over files, per field."""
-        return {name: statistics.median(self._column(name)) for name in self.fields}
+        return {name: statistics.median(self._column(name) or [math.nan]) for name in self.fields}
 
     @property
     def worst(self) -> dict[str, float]:
         """Largest over files, per field."""
-        return {name: max(self._column(name)) for name in self.fields}
+        return {name: max(self._column(name), default=math.nan) for name in self.fields}
+
+    @property
+    def zero(self) -> dict[str, int]:
+        """In how many files a field is zero, for fields of which there are any."""
+        counts = {name: len(self.rows) - len(self._column(name)) for name in self.fields}
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def scales(self) -> list[ScaleRow]:
@@ -80,7 +93,7 @@ class Evaluation:
         return [
             ScaleRow(
                 round(statistics.fmean(row.nodes for row in rows)),
-                {name: statistics.fmean(row.errors[name] for row in rows) for name in self.fields},
+                {name: mean_of_known(row.errors[name] for row in rows) for name in self.fields},
                 statistics.median(row.seconds for row in rows),
             )
             for rows in zip(*(row.scales for row in self.rows), strict=True)
@@ -102,29 +115,68 @@ class Evaluation:
             "seconds": self.seconds,
             "scales": [dataclasses.asdict(scale) for scale in self.scales],
         }
-        return json.dumps(document, indent=2)
+        return json.dumps(without_nan(document), indent=2)
 
     def __str__(self) -> str:
         width = max(10, *(len(name) for name in self.fields))
         first = max(len("median"), *(len(row.file) for row in self.rows))
         head = f"{'file':{first}} {'nodes':>9} {'ms':>8} " + " ".join(f"{name:>{width}}" for name in self.fields)
-        lines = [head, "-" * len(head)]
+        rule = "-" * len(head)
+
+        def line(label: str, size: str, cells: Iterable[str]) -> str:
+            return f"{label:{first}} {size:>18} " + " ".join(f"{cell:>{width}}" for cell in cells)
+
+        def sized(row: Row | ScaleRow) -> str:
+            return f"{row.nodes:9,d} {1e3 * row.seconds:8.1f}"
+
+        lines = [head, rule]
         for row in self.rows:
-            errors = " ".join(f"{row.errors[name]:>{width}.2%}" for name in self.fields)
-            lines.append(f"{row.file:{first}} {row.nodes:9,d} {1e3 * row.seconds:8.1f} {errors}")
-        lines.append("-" * len(head))
+            lines.append(
+                line(row.file, sized(row), (_cell(row.errors[name], row.rms.get(name)) for name in self.fields))
+            )
+        lines.append(rule)
         for label, values in (("mean", self.mean), ("median", self.median), ("worst", self.worst)):
-            errors = " ".join(f"{values[name]:>{width}.2%}" for name in self.fields)
-            lines.append(f"{label:{first}} {'':9} {'':8} {errors}")
+            lines.append(line(label, "", map(_cell, values.values())))
         if self.scales:
-            lines.append("-" * len(head))
+            lines.append(rule)
         for s, scale in enumerate(self.scales, start=1):
-            errors = " ".join(f"{scale.errors[name]:>{width}.2%}" for name in self.fields)
-            lines.append(f"{f'scale {s}':{first}} {scale.nodes:9,d} {1e3 * scale.seconds:8.1f} {errors}")
-        return "\n".join(lines)
+            lines.append(line(f"scale {s}", sized(scale), map(_cell, scale.errors.values())))
+        return "\n".join([*lines, *self._legend()])
+
+    def _legend(self) -> list[str]:
+        """What stands for the relative errors that do not exist."""
+        if not self.zero:
+            return []
+        where = ", ".join(f"{name} in {count} of {len(self.rows)} files" for name, count in self.zero.items())
+        return [
+            f"\nrms: the true field is zero ({where}) and has no relative error: RMS error in the field's own unit;",
+            "     mean, median, worst and scales are those of the other files",
+        ]
 
     def _column(self, name: str) -> list[float]:
-        return [row.errors[name] for row in self.rows]
+        return [row.errors[name] for row in self.rows if not math.isnan(row.errors[name])]
+
+
+def mean_of_known(values: Iterable[float]) -> float:
+    """Of those that are numbers; NaN if none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(numbers) if numbers else math.nan
+
+
+def _cell(error: float, rms: float | None = None) -> str:
+    """A relative error; where there is none the absolute one, if that is known."""
+    if not math.isnan(error):
+        return f"{error:.2%}"
+    return "-" if rms is None else f"{rms:.2g} rms"
+
+
+def without_nan(document: Any) -> Any:
+    """The same with null for NaN, which JSON does not have."""
+    if isinstance(document, dict):
+        return {key: without_nan(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [without_nan(value) for value in document]
+    return None if isinstance(document, float) and math.isnan(document) else document
 
 
 def row_of(
@@ -136,12 +188,16 @@ def row_of(
     targets: tuple[FieldSpec, ...],
     seconds: float,
     coarse_seconds: float | None = None,
+    scale: Scale | None = None,
 ) -> Row:
-    """Errors of one mesh on every scale, finest first; physical units, the sample raw."""
+    """Errors of one mesh on every scale, finest first; physical units, the sample raw. A field is zero that is so
+    beside its usual size, where that is known from its scale in training."""
     coarse = zip(fields[1:], truth[1:], mass[1:], strict=True)
     cost = seconds if coarse_seconds is None else coarse_seconds
-    scales = tuple(ScaleRow(len(u), errors_by_field(u, y, m, targets), cost) for u, y, m in coarse)
-    return Row(name, len(sample.mass_0), relative_errors(fields[0], sample, targets), seconds, scales)
+    scales = tuple(ScaleRow(len(u), errors_by_field(u, y, m, targets, scale), cost) for u, y, m in coarse)
+    y, m = sample.y.double(), sample.mass_0.double()
+    errors, rms = errors_by_field(fields[0], y, m, targets, scale), rms_by_field(fields[0] - y, m, targets)
+    return Row(name, len(m), errors, seconds, scales, rms)
 
 
 def relative_errors(
@@ -156,14 +212,20 @@ def errors_by_field(
     truth: Float[Tensor, "n n_targets"],
     mass: Float[Tensor, " n"],
     fields: tuple[FieldSpec, ...],
+    scale: Scale | None = None,
 ) -> dict[str, float]:
-    """Relative L2 on any scale."""
-    one, errors = torch.zeros(len(predicted), dtype=torch.long), {}
-    for columns, field in columns_of(fields):
-        error2 = mean_square((predicted - truth)[:, columns], mass, one, 1)
-        size2 = mean_square(truth[:, columns], mass, one, 1)
-        errors[field.name] = float((error2 / size2).sqrt()) if error2 > 0 else 0.0
-    return errors
+    """Relative L2 on any scale; NaN where the truth is zero."""
+    error, size = rms_by_field(predicted - truth, mass, fields), rms_by_field(truth, mass, fields)
+    usual = {field.name: 0.0 if scale is None else float(scale.rms[c][0]) for c, field in columns_of(fields)}
+    return {n: error[n] / size[n] if size[n] > ROUND_OFF * usual[n] else math.nan for n in error}
+
+
+def rms_by_field(
+    values: Float[Tensor, "n n_targets"], mass: Float[Tensor, " n"], fields: tuple[FieldSpec, ...]
+) -> dict[str, float]:
+    """``√(Σ_i m_i |u_i|² / Σ_i m_i)`` of each field, in its own unit."""
+    one = torch.zeros(len(values), dtype=torch.long)
+    return {f.name: float(mean_square(values[:, c], mass, one, 1).sqrt()) for c, f in columns_of(fields)}
 
 
 def level_errors(output: Output, batch: Batch, fields: tuple[FieldSpec, ...], scale: Scale) -> list[dict[str, Tensor]]:

@@ -381,16 +381,16 @@ def _evaluated(
     names = [*metrics, "spread"] if len(evolutions) > 1 else list(metrics)
     values = torch.stack(rows).cpu()  # (n_steps, n_metrics, n_fields)
     seconds = time.perf_counter() - start
-    lost = [k for k in range(len(values)) if not torch.isfinite(values[k, list(metrics).index("vrmse")]).all()]
+    diverged = ~torch.isfinite(values[:, list(metrics).index("vrmse")])  # (n_steps, n_fields)
+    values = torch.where(diverged[:, None], values.nan_to_num(nan=1e9, posinf=1e9), values)
+    lost = diverged.any(1).nonzero().flatten().tolist()
     said = (
         f"diverged in step {lost[0] + 1} (time {float(raw.times[h + lost[0]]):g}): not finite any more"
         if lost
         else None
     )
     named = {
-        name: {
-            field.name: values[:, m, j].nan_to_num(nan=1e9, posinf=1e9).tolist() for j, field in enumerate(spec.targets)
-        }
+        name: {field.name: values[:, m, j].tolist() for j, field in enumerate(spec.targets)}
         for m, name in enumerate(names)
     }
     times = (raw.times[h:] - raw.times[h - 1]).tolist()

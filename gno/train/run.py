@@ -140,7 +140,7 @@ class Run:
         if not sources:
             raise ValueError("meshes to evaluate: expected at least one, got none")
         self._check_steady("evaluate_rollouts")
-        spec = self.blueprint.spec
+        spec, scale = self.blueprint.spec, self.blueprint.normalisation.targets
         samples = samples_of(sources, spec, self.blueprint.case, progress)
         rows = []
         found = answers(self.model, self.blueprint, samples, costs=True)
@@ -148,7 +148,7 @@ class Run:
             for source, sample, answer in zip(sources, samples, found, strict=True):
                 name, truth = source.source if isinstance(source, Mesh) else str(source), answer.truth or []
                 times = answer.seconds, answer.coarse_seconds
-                rows.append(row_of(name, sample, answer.fields, truth, answer.mass, spec.targets, *times))
+                rows.append(row_of(name, sample, answer.fields, truth, answer.mass, spec.targets, *times, scale))
                 advance(1)
         return Evaluation(tuple(rows))
 

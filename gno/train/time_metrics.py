@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gno.graph import FieldSpec, MeshData
+from gno.train.evaluate import mean_of_known, without_nan
 from gno.train.normalise import columns_of
 
 # Windows of steps, as The Well reports them (Ohana et al. 2024, section 5): the first step, 6 to 12, 13 to 30.
@@ -33,9 +35,9 @@ Metric = Callable[[Values, Values, MeshData], Float[Tensor, ""]]
 
 
 def relative_l2(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
-    """``√(Σ m |u − y|² / Σ m |y|²)``; a field that is zero and predicted so has no error."""
+    """``√(Σ m |u − y|² / Σ m |y|²)``; NaN where the truth is zero."""
     error2, size2 = _square(u - truth, sample), _square(truth, sample)
-    return torch.where(error2 > 0, (error2 / size2).sqrt(), 0.0)
+    return torch.where(size2 > 0, (error2 / size2).sqrt(), torch.nan)
 
 
 def vrmse(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
@@ -79,9 +81,11 @@ def distribution_distance(u: Values, truth: Values, sample: MeshData) -> Float[T
 
 
 def drift(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
-    """``|∫u − ∫y| / ∫|y|``, largest over components: what should be conserved, or change as the truth does."""
-    size = (sample.mass_0.to(truth) @ truth.abs()).clamp(min=torch.finfo(truth.dtype).tiny)
-    return ((sample.mass_0.to(u) @ (u - truth)).abs() / size).max()
+    """``|∫u − ∫y| / ∫|y|``, largest over components: what should be conserved, or change as the truth does. Components
+    that are zero have none; NaN where all are."""
+    size = sample.mass_0.to(truth) @ truth.abs()
+    change = (sample.mass_0.to(u) @ (u - truth)).abs() / size
+    return torch.where((size > 0).any(), torch.where(size > 0, change, 0.0).max(), torch.nan)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -168,14 +172,15 @@ class RolloutEvaluation:
         return list(next(iter(self.rows[0].metrics.values())))
 
     def curve(self, metric: str, field: str) -> list[float]:
-        """Mean over the files at each step that all of them have."""
+        """Mean over the files at each step that all of them have; over those in which it is defined."""
         columns = [row.metrics[metric][field] for row in self.rows]
-        return [statistics.fmean(step) for step in zip(*columns, strict=False)]
+        return [mean_of_known(step) for step in zip(*columns, strict=False)]
 
     def window(self, metric: str, field: str, first: int, last: int) -> float | None:
-        """Mean over files and over steps first … last, counted from 1; None where no rollout is so long."""
-        found = [value for row in self.rows for value in row.metrics[metric][field][first - 1 : last]]
-        return statistics.fmean(found) if found else None
+        """Mean over files and over steps first … last, counted from 1; None where no rollout is so long, or the metric
+        is defined nowhere, as a relative error of a field that is zero."""
+        mean = mean_of_known(value for row in self.rows for value in row.metrics[metric][field][first - 1 : last])
+        return None if math.isnan(mean) else mean
 
     def correlation_times(self, field: str) -> list[float]:
         """Per file, when the correlation with the truth is lost."""
@@ -198,7 +203,7 @@ class RolloutEvaluation:
             "seconds_per_step": self.seconds,
             "files": [dataclasses.asdict(row) for row in self.rows],
         }
-        return json.dumps(document, indent=2)
+        return json.dumps(without_nan(document), indent=2)
 
     def __str__(self) -> str:
         titles = ["field", *(f"VRMSE {window_name(w)}" for w in WINDOWS), *(f"L2 {window_name(w)}" for w in WINDOWS)]
@@ -224,12 +229,13 @@ class RolloutEvaluation:
         for metric, look in (("vrmse", "{:.4f}"), ("relative_l2", "{:.2%}")):
             values = [self.window(metric, field, *window) for window in WINDOWS]
             cells += ["–" if value is None else look.format(value) for value in values]
-        last = {
-            name: statistics.fmean(row.metrics[name][field][-1] for row in self.rows) for name in self.rows[0].metrics
-        }
+        last = {name: mean_of_known(row.metrics[name][field][-1] for row in self.rows) for name in self.rows[0].metrics}
         until = statistics.fmean(self.correlation_times(field))
         whole = all(t >= row.times[-1] for t, row in zip(self.correlation_times(field), self.rows, strict=True))
-        cells += [("≥ " if whole else "") + f"{until:.3g}", f"{last['drift']:.2e}"]
+        cells += [
+            ("≥ " if whole else "") + f"{until:.3g}",
+            "–" if math.isnan(last["drift"]) else f"{last['drift']:.2e}",
+        ]
         cells += [f"{last['spectrum']:.3f}", f"{last['distribution']:.3f}"]
         spread = [self.window("spread", field, *w) for w in WINDOWS if "spread" in last]
         return cells + ["–" if value is None else f"{value:.4f}" for value in spread]
