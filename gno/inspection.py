@@ -64,8 +64,7 @@ def inspect(mesh: Mesh, *, n_steps: int = 1) -> Inspection:
 
     spec = SampleSpec.fit([mesh], inputs=(), targets=())
     hierarchy = hierarchy_of(mesh, spec)
-    in_user_units = [dataclasses.replace(level, spacing=level.spacing * spec.unit) for level in hierarchy.levels]
-    hierarchy = dataclasses.replace(hierarchy, levels=tuple(in_user_units))
+    hierarchy = dataclasses.replace(hierarchy, levels=tuple(level.scaled(spec.unit) for level in hierarchy.levels))
     facts = {
         "file": mesh.source,
         "nodes": mesh.n_nodes,

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch_geometric.data import Batch
+from jaxtyping import Float
+from torch import Tensor
+from torch_geometric.data import Batch, Data
 
 from gno.graph.sample import MeshData
 from gno.graph.segment import Edges
@@ -41,6 +43,12 @@ def _alike(samples: Sequence[MeshData]) -> Sequence[MeshData]:
         return samples
     straight = samples[0].pos_0.new_tensor([0.0, 0.0, 1.0])[None, :, None].repeat(1, 1, samples[0].pos_0.shape[1])
     return [copy.copy(sample).update({name: straight for name in names if name not in sample}) for sample in samples]
+
+
+def measure(batch: Data, s: int, mass: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """What the nodes of level s weigh where all places are to count alike: their masses, and where meshes are graded
+    masses times ``size^−d``, so that a place counts by how fine it was thought worth to be meshed."""
+    return mass * batch[f"density_{s}"] if f"density_{s}" in batch else mass
 
 
 def level_edges(batch: Batch, s: int) -> Edges:

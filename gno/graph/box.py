@@ -48,8 +48,17 @@ class Box:
         n = np.maximum(1, np.round((self.high - self.low) / spacing)).astype(np.int64)
         return n if self.period is None else np.where((self.period > 0) & (n < LEAST_AROUND), 1, n)
 
-    def voxels(self, points: Float[np.ndarray, "n dim"], spacing: float) -> Int[np.ndarray, " n"]:
-        """Number of the voxel of each node."""
+    def voxels(
+        self, points: Float[np.ndarray, "n dim"], spacing: float | Float[np.ndarray, " n"]
+    ) -> Int[np.ndarray, " n"]:
+        """Number of the voxel of each node; of grids with several spacings, each node is in that with its own."""
+        if isinstance(spacing, np.ndarray):
+            voxel, first = np.empty(len(points), np.int64), 0
+            for own in np.unique(spacing):
+                here = spacing == own
+                voxel[here] = first + self.voxels(points[here], float(own))
+                first += int(self.shape(float(own)).prod())
+            return voxel
         shape, offset = self.shape(spacing), wrapped(points, self.low, self.period) - self.low
         size = np.where(self.high > self.low, (self.high - self.low) / shape, 1.0)
         # The tiny shift keeps nodes that lie on a voxel face on one side of it in spite of round-off.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +26,10 @@ def clusters(sample: MeshData) -> Int[Tensor, " n_0"]:
     if "torus_0" in sample:
         raise ValueError("training.curriculum: expected 0 where coordinates repeat, got more")
     points, mass = (sample[key].double().numpy() for key in ("pos_0", "mass_0"))
-    return torch.as_tensor(cluster(points, mass, _undirected(sample), STEP * float(sample.spacing_0)))
+    size, density = float(sample.spacing_0), 1.0
+    if "size_0" in sample:
+        size, density = (sample[key].double().numpy() for key in ("size_0", "density_0"))
+    return torch.as_tensor(cluster(points, mass, _undirected(sample), STEP * size, density=density))
 
 
 def cluster_mean(
@@ -58,7 +63,12 @@ def coarsened(sample: MeshData, spec: SampleSpec, owner: Int[Tensor, " n_0"]) ->
     coarse = MeshData(**{k: cluster_mean(sample[k], owner, mass) for k in ("x", "y", "geometry") if k in sample})
     pairs = np.sort(owner.numpy()[_undirected(sample)], axis=0)
     edges = np.unique(pairs[:, pairs[0] < pairs[1]], axis=1)
-    levels = build_hierarchy(position, sums, edges, spec.spacings, n_candidates=spec.n_candidates).levels
+    grade = None
+    if "size_0" in sample:
+        log_grade = (sample.size_0 / sample.spacing_0).double().log()
+        grade = cluster_mean(log_grade[:, None], owner, mass)[:, 0].exp().numpy()
+    build = partial(build_hierarchy, n_candidates=spec.n_candidates, grade=grade, cell_dim=spec.graded_dim)
+    levels = build(position, sums, edges, spec.spacings).levels
     coarse.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
     for s, level in enumerate(levels):
         add_level(coarse, s, level, dtype)

@@ -21,6 +21,7 @@ def geometry_features(
     sets: tuple[str, ...],
     *,
     coordinates: bool = True,
+    grade: Float[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "n n_geometry"]:
     """Coordinates with Fourier features; nearness, distance, direction and normal of the boundary; the same for sets.
 
@@ -35,6 +36,8 @@ def geometry_features(
         sets: names of point sets; one that the mesh lacks is infinitely far (distance 1 after saturation).
         coordinates: whether nodes know where they are; without, all features are relative and the operator is the same
             wherever the mesh lies. Along a coordinate that repeats no place is special, and its columns are zero.
+        grade: where meshes are graded, what ``reach`` is multiplied by at each point. Distances and offsets then are
+            told in that length too, and so is it.
 
     Returns:
         Dimensionless features. Distances saturate smoothly, d/(1+d), so that a far wall is simply far.
@@ -50,11 +53,13 @@ def geometry_features(
         columns = [np.where(period > 0, 0.0, column) for column in columns]
         points = wrapped(points, nodes.min(0), period)
     offset, normal = nearest_on_facets(points, *with_copies(nodes, facets, period))
-    near, *where = _place(offset, reach)
+    fade = reach if grade is None else reach * grade[:, None]
+    near, *where = _place(offset, fade)
     columns += [near, *where, near * normal]  # the nearest facet changes abruptly far away, where its normal has faded
     for name in sets:
         members = np.asarray(mesh.point_sets.get(name, ()), dtype=np.int64)
-        columns += _place(_offset_to_set(points, nodes, facets, members, period), reach)
+        columns += _place(_offset_to_set(points, nodes, facets, members, period), fade)
+    columns += [] if grade is None else [np.log(grade)[:, None]]
     return np.concatenate(columns, axis=1)
 
 
@@ -65,16 +70,16 @@ def in_units(mesh: Mesh, unit: float, points: Float[np.ndarray, "n dim"] | None 
     return (places - (nodes.min(0) + nodes.max(0)) / 2) / unit
 
 
-def _place(offset: Float[np.ndarray, "n dim"], reach: float) -> list[np.ndarray]:
-    """Nearness exp(−d/reach), distance d/(1+d), and the offset shortened alike, which is smooth where d = 0."""
+def _place(offset: Float[np.ndarray, "n dim"], reach: float | Float[np.ndarray, "n 1"]) -> list[np.ndarray]:
+    """Nearness exp(−d/reach), distance d/(1+d), and the offset shortened alike, which is smooth where d = 0; where the
+    reach differs from point to point, the last two also in units of it."""
     distance = np.linalg.norm(offset, axis=1, keepdims=True)
     finite = np.isfinite(distance)
-    short = 1 / (1 + np.where(finite, distance, 0.0))
-    return [
-        np.exp(-distance / reach),
-        np.where(finite, 1 - short, 1.0),
-        np.where(finite, offset, 0.0) * short,
-    ]
+    columns = [np.exp(-distance / reach)]
+    for length in (1.0, reach) if isinstance(reach, np.ndarray) else (1.0,):
+        short = length / (length + np.where(finite, distance, 0.0))
+        columns += [np.where(finite, 1 - short, 1.0), np.where(finite, offset, 0.0) * short / length]
+    return columns
 
 
 def _offset_to_set(

@@ -14,6 +14,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from gno.graph.box import Box
+from gno.graph.grading import Sizes
 from gno.mesh import Torus, nearest_image
 
 # A piece of a voxel lighter than this share of the median piece joins its heaviest neighbour.
@@ -38,6 +39,8 @@ class Level:
         link: candidate anchors in the next level (absent on the last).
         log_b: logarithm of their geometric weights; :data:`NEVER` where there are fewer candidates than places.
         torus: how offsets to and among its nodes are measured, where coordinates repeat.
+        size: where meshes are graded, the spacing at each node; None where it is ``spacing`` everywhere.
+        density: then, what makes masses count nodes instead of volumes, ``∝ size^−d``; with masses it sums to one.
     """
 
     position: Float[np.ndarray, "n dim"]
@@ -47,6 +50,13 @@ class Level:
     link: Int[np.ndarray, "n k"] | None = None
     log_b: Float[np.ndarray, "n k"] | None = None
     torus: Torus | None = None
+    size: Float[np.ndarray, " n"] | None = None
+    density: Float[np.ndarray, " n"] | None = None
+
+    def scaled(self, unit: float) -> Level:
+        """The level with its spacing in another unit."""
+        size = None if self.size is None else self.size * unit
+        return dataclasses.replace(self, spacing=self.spacing * unit, size=size)
 
     def copied(self, place: Int[np.ndarray, " n_nodes"], first: Int[np.ndarray, " n"]) -> Level:
         """The level with a node for each of ``place``: copies hear what the node ``first`` of their place hears, and
@@ -72,7 +82,8 @@ class Hierarchy:
     levels: tuple[Level, ...]
 
     def rows(self) -> list[dict[str, int | float]]:
-        """Per level: nodes, edges, links to the next level, spacing, and nodes relative to level 0."""
+        """Per level: nodes, edges, links to the next level, spacing (usual, finest, largest), and nodes relative to
+        level 0."""
         return [
             {
                 "level": s,
@@ -80,6 +91,8 @@ class Hierarchy:
                 "edges": level.edges.shape[1],
                 "links": 0 if level.log_b is None else int((level.log_b > NEVER).sum()),
                 "spacing": level.spacing,
+                "finest": level.spacing if level.size is None else float(level.size.min()),
+                "largest": level.spacing if level.size is None else float(level.size.max()),
                 "share": len(level.position) / len(self.levels[0].position),
             }
             for s, level in enumerate(self.levels)
@@ -93,7 +106,9 @@ class Hierarchy:
     def __str__(self) -> str:
         lines = ["level     nodes      edges      links   spacing"]
         for r in self.rows():
-            lines.append(f"{r['level']:5d} {r['nodes']:9,d} {r['edges']:10,d} {r['links']:10,d} {r['spacing']:9.4g}")
+            differ = f"  ({r['finest']:.3g} … {r['largest']:.3g})" if r["finest"] < r["largest"] else ""
+            row = f"{r['level']:5d} {r['nodes']:9,d} {r['edges']:10,d} {r['links']:10,d} {r['spacing']:9.4g}"
+            lines.append(row + differ)
         return "\n".join([*lines, f"complexity {self.complexity:.3f}"])
 
 
@@ -105,6 +120,8 @@ def build_hierarchy(
     *,
     n_candidates: int = 5,
     period: Float[np.ndarray, " dim"] | None = None,
+    grade: Float[np.ndarray, " n"] | None = None,
+    cell_dim: int = 0,
 ) -> Hierarchy:
     """Levels of anchors at the given spacings; O(N) in time and memory.
 
@@ -115,6 +132,9 @@ def build_hierarchy(
         spacings: spacing of levels 1, 2, …, in the unit of ``points``, ascending.
         n_candidates: anchors of the next level that a node can lean on.
         period: length after which coordinates repeat, 0 where they do not.
+        grade: spacing wanted at each node over that of the level; it is rounded to powers of two, and no spacing grows
+            beyond a quarter of the domain. The same everywhere by default.
+        cell_dim: with it, the dimension of the cells; by default that of space.
 
     Raises:
         ValueError: spacings that are not positive and ascending.
@@ -134,38 +154,45 @@ def build_hierarchy(
     levels, spacing = [], float(np.median(length)) if len(length) else float(spacings[0])
     directed = _directed(edges)
     directed = directed[:, mass[directed[0]] > 0]  # a node without mass listens, and says nothing
+    sizes = Sizes.of(grade, box, cell_dim or points.shape[1])
     for next_spacing in spacings:
-        owner = cluster(points, mass, edges, next_spacing, box)
+        owner = cluster(points, mass, edges, sizes.at(next_spacing), box, sizes.density(spacing))
         anchor, anchor_mass = centroids(points, mass, owner, box)
-        neighbours, torus = _contract(edges, owner, len(anchor)), box.torus(next_spacing)
-        near = _near(neighbours, anchor, next_spacing, torus)
-        link, log_b = _candidates(points, owner, anchor, near, next_spacing, n_candidates, torus)
-        levels.append(Level(points, mass, directed, spacing, link, log_b, box.torus(spacing)))
-        points, mass, spacing = anchor, anchor_mass, float(next_spacing)
+        coarse = sizes.of_anchors(owner, mass)
+        neighbours, torus, size = _contract(edges, owner, len(anchor)), box.torus(next_spacing), coarse.at(next_spacing)
+        near = _near(neighbours, anchor, size, torus)
+        link, log_b = _candidates(points, owner, anchor, near, size, n_candidates, torus)
+        levels.append(
+            Level(points, mass, directed, spacing, link, log_b, box.torus(spacing), *sizes.row(spacing, mass))
+        )
+        points, mass, spacing, sizes = anchor, anchor_mass, float(next_spacing), coarse
         edges, directed = _pairs(sparse.triu(neighbours, 1)), _pairs(near)[::-1].copy()
-    return Hierarchy((*levels, Level(points, mass, directed, spacing, torus=box.torus(spacing))))
+    last = Level(points, mass, directed, spacing, None, None, box.torus(spacing), *sizes.row(spacing, mass))
+    return Hierarchy((*levels, last))
 
 
 def cluster(
     points: np.ndarray,
     mass: np.ndarray,
     edges: np.ndarray,
-    spacing: float,
+    size: float | np.ndarray,
     box: Box | None = None,
+    density: float | np.ndarray = 1.0,
 ) -> Int[np.ndarray, " n"]:
     """Anchor that owns each node: connected pieces of voxels, light fragments joined to a neighbour on the mesh.
 
-    The voxels fill ``box``, that of the nodes by default.
+    The voxels, of one size or of that at each node, fill ``box``, that of the nodes by default. Pieces are weighed by
+    mass times ``density``.
     """
     box = box or Box.of(points, mass)
-    voxel = box.voxels(points, spacing)
+    voxel = box.voxels(points, size)
     inside = edges[:, voxel[edges[0]] == voxel[edges[1]]]
     n = len(points)
     graph = sparse.coo_matrix((np.ones(inside.shape[1], bool), (inside[0], inside[1])), (n, n))
     _, owner = connected_components(graph, directed=False)
     owner = _number_by_place(owner, voxel, points, mass, box)
     for _ in range(3):  # a fragment may hang on a fragment; three rounds settle all but slivers of slivers
-        joined = _join_fragments(owner, mass, edges)
+        joined = _join_fragments(owner, mass * density, edges)
         if joined is None:
             break
         owner = joined
@@ -246,8 +273,10 @@ def _contract(edges: np.ndarray, owner: np.ndarray, n: int) -> sparse.csr_matrix
     return sparse.csr_matrix((np.ones(len(pair), np.int8), (pair // n, pair % n)), (n, n))
 
 
-def _near(neighbours: sparse.csr_matrix, anchor: np.ndarray, spacing: float, torus: Torus | None) -> sparse.csr_matrix:
-    """Anchors that touch, and those two steps away within :data:`REACH` spacings.
+def _near(
+    neighbours: sparse.csr_matrix, anchor: np.ndarray, size: float | np.ndarray, torus: Torus | None
+) -> sparse.csr_matrix:
+    """Anchors that touch, and those two steps away within :data:`REACH` spacings, the mean of both where they differ.
 
     Two steps along the mesh, never through empty space: the two banks of a slit stay strangers.
     """
@@ -258,6 +287,7 @@ def _near(neighbours: sparse.csr_matrix, anchor: np.ndarray, spacing: float, tor
     two = (pattern @ pattern + marked * pattern).tocoo()
     distance = np.linalg.norm(nearest_image(anchor[two.row] - anchor[two.col], torus), axis=1)
     touch = two.data >= marked
+    spacing = (size[two.row] + size[two.col]) / 2 if isinstance(size, np.ndarray) else size
     keep = (two.row != two.col) & (touch | (distance <= REACH * spacing))
     near = sparse.csr_matrix((np.ones(keep.sum(), np.int8), (two.row[keep], two.col[keep])), two.shape)
     near.sort_indices()
@@ -269,7 +299,7 @@ def _candidates(
     owner: np.ndarray,
     anchor: np.ndarray,
     near: sparse.csr_matrix,
-    spacing: float,
+    size: float | np.ndarray,
     k: int,
     torus: Torus | None,
     *,
@@ -282,7 +312,8 @@ def _candidates(
     for start in range(0, len(points), chunk):
         rows = slice(start, start + chunk)
         choice = table[owner[rows]]
-        distance = np.linalg.norm(nearest_image(points[rows, None] - anchor[choice], torus), axis=2) / spacing
+        distance = np.linalg.norm(nearest_image(points[rows, None] - anchor[choice], torus), axis=2)
+        distance /= size[choice] if isinstance(size, np.ndarray) else size
         distance[choice < 0] = np.inf
         choice[choice < 0] = 0
         if choice.shape[1] < k:

@@ -95,6 +95,9 @@ def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers:
         if f"torus_{s}" in batch:
             filled[f"torus_{s}"] = with_rows(batch[f"torus_{s}"], batch.num_graphs + n_fillers)
         filled[f"spacing_{s}"] = batch[f"spacing_{s}"][:1]
+        for key in (f"size_{s}", f"density_{s}"):
+            if key in batch:
+                filled[key] = torch.cat([batch[key], batch[key].new_ones(n)])
         filled[f"pos_{s}_batch"] = torch.cat([batch[f"pos_{s}_batch"], batch.num_graphs + number * n_fillers // n])
         loops = len(position) + torch.arange(e) * n // max(e, 1)
         filled[f"edge_index_{s}"] = torch.cat([edge, loops.expand(2, -1)], dim=1)

@@ -16,6 +16,7 @@ from torch_geometric.data import Data
 
 from gno.graph.features import geometry_features, in_units
 from gno.graph.fields import FieldSpec, fields_at
+from gno.graph.grading import grading
 from gno.graph.hierarchy import Hierarchy, Level, build_hierarchy
 from gno.graph.neighbours import edges_of
 from gno.graph.spec import SampleSpec
@@ -35,6 +36,7 @@ class MeshData(Data):
             the sum of their absolute values at each node. n_substeps: steps of a local law, if there is one.
         torus_s: how offsets are measured where coordinates repeat, (1, 3, dim): the rows of :class:`gno.mesh.Torus`.
             Nodes that repeat another have its values and its neighbours, and no mass.
+        size_s, density_s: where meshes are graded, the spacing at each node and what makes masses count nodes, (n_s,).
     """
 
     def __inc__(self, key: str, value: Any, *args, **kwargs):
@@ -63,6 +65,7 @@ class _Nodes:
         at: interpolation from the mesh's nodes to the probes.
         repeats: node that each node repeats, itself where it is alone; None where coordinates do not repeat.
         period: of the coordinates.
+        grade: size of the cells around each node, over its median; None where spacings do not follow it.
     """
 
     points: np.ndarray
@@ -71,6 +74,7 @@ class _Nodes:
     at: csr_matrix
     repeats: np.ndarray | None = None
     period: np.ndarray | None = None
+    grade: np.ndarray | None = None
 
     @staticmethod
     def of(mesh: Mesh, spec: SampleSpec, probes: np.ndarray | None = None) -> _Nodes:
@@ -80,15 +84,17 @@ class _Nodes:
             place = repeats(mesh)
             points, mass = points[place], np.bincount(place, mass, mesh.n_nodes)
         at = csr_matrix((0, mesh.n_nodes))
+        grade = grading(points, edges) if spec.graded_dim else None
         if probes is not None:
             at = interpolation(mesh, np.asarray(probes))
             points = np.concatenate([points, in_units(mesh, spec.unit, probes)])
+            grade = None if grade is None else np.concatenate([grade, np.exp(at @ np.log(grade))])
             mass = np.concatenate([mass, np.zeros(len(probes))])
             row, column = at.nonzero()
             edges = np.concatenate([edges, np.stack([place[column], mesh.n_nodes + row]).astype(np.int64)], axis=1)
             place = np.concatenate([place, mesh.n_nodes + np.arange(len(probes))])
         if not mesh.period:
-            return _Nodes(points, mass, edges, at)
+            return _Nodes(points, mass, edges, at, grade=grade)
         return _Nodes(points, mass, edges, at, place, np.array(mesh.period) / spec.unit)
 
     def values(self, fields: Sequence[FieldSpec], mesh: Mesh) -> np.ndarray:
@@ -96,12 +102,12 @@ class _Nodes:
         return np.concatenate([columns, self.at @ columns])
 
     def hierarchy(self, spec: SampleSpec) -> Hierarchy:
-        build = partial(build_hierarchy, spacings=spec.spacings, n_candidates=spec.n_candidates, period=self.period)
+        build = partial(build_hierarchy, spacings=spec.spacings, n_candidates=spec.n_candidates)
         mass = self.mass / self.mass.sum()
         if self.repeats is None:
-            return build(self.points, mass, self.edges)
+            return build(self.points, mass, self.edges, grade=self.grade, cell_dim=spec.graded_dim)
         first, place = np.unique(self.repeats, return_inverse=True)
-        mesh, *anchors = build(self.points[first], mass[first], place[self.edges]).levels
+        mesh, *anchors = build(self.points[first], mass[first], place[self.edges], period=self.period).levels
         return Hierarchy((mesh.copied(place, first), *anchors))
 
 
@@ -140,7 +146,9 @@ def build_sample(
         data.y = torch.as_tensor(nodes.values(spec.targets, mesh), dtype=dtype)
     # Length over which what is near is told apart, fixed by the case as the anchors are.
     reach = spec.spacings[0] if spec.spacings else 0.1
-    geometry = geometry_features(mesh, nodes.points, spec.unit, reach, spec.sets, coordinates=spec.coordinates)
+    geometry = geometry_features(
+        mesh, nodes.points, spec.unit, reach, spec.sets, coordinates=spec.coordinates, grade=nodes.grade
+    )
     data.geometry = torch.as_tensor(geometry, dtype=dtype)
     levels = nodes.hierarchy(spec).levels
     data.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
@@ -165,6 +173,9 @@ def add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
     if level.torus is not None:
         rows = np.stack([level.torus.length, level.torus.wave, level.torus.seen])
         data[f"torus_{s}"] = torch.as_tensor(rows, dtype=dtype)[None]
+    if level.size is not None and level.density is not None:
+        data[f"size_{s}"] = torch.as_tensor(level.size, dtype=dtype)
+        data[f"density_{s}"] = torch.as_tensor(level.density, dtype=dtype)
     if level.link is not None:
         data[f"link_{s}"] = torch.as_tensor(level.link)
         data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from gno.graph.batch import level_edges
+from gno.graph.batch import level_edges, measure
 from gno.graph.segment import Edges, over_sum
 from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.condition import Condition, Norm
@@ -39,12 +39,13 @@ class AnchorGraph:
     """The anchors of all coarse levels as one graph, and as tokens; the last of them are the keys.
 
     Positions are in spacings of each anchor's level. ``keys`` are for anchors, ``mesh_keys`` for the nodes of the mesh.
-    ``shift`` is how far from a sender its image is that an edge means, where coordinates repeat.
+    ``shift`` is how far from a sender its image is that an edge means, where coordinates repeat. Where meshes are
+    graded there are no positions, and it is the whole offset, in the mean of both spacings.
     """
 
     edges: Edges
     weights: Float[Tensor, " n_edges"]
-    position: Float[Tensor, "n dim"]
+    position: Float[Tensor, "n dim"] | None
     tokens: Tokens
     keys: Tokens
     mesh_keys: Tokens
@@ -56,20 +57,22 @@ class AnchorGraph:
         """Edges among the anchors of each level with weights m_j b_ij over their sum, b = exp(−|x_ij|²)."""
         coarse, edges, weights, place, shift = levels[1:], [], [], [], []
         for s, level in enumerate(coarse, start=1):
-            near, position = level_edges(batch, s), level.position / spacing(batch, s)
-            offset = position.index_select(0, near.sender) - position.index_select(0, near.receiver)
+            near = level_edges(batch, s)
             torus = torus_of(batch, s, level.batch.index_select(0, near.receiver))
-            apart, away = images(level.position, level.position, near, torus)
-            if apart is not None and away is not None:
-                offset = apart / spacing(batch, s)
-                shift.append(away / spacing(batch, s))
+            offset, away = images(level.position, level.position, near, torus)
+            unit = (spacing(batch, s, near.sender) + spacing(batch, s, near.receiver)) / 2
+            offset = offset / unit
+            if "size_0" in batch:
+                shift.append(offset)
+            else:
+                place.append(level.position / unit)
+                shift += [] if away is None else [away / unit]
             w = level.mass.index_select(0, near.sender) * (-offset.square().sum(1)).exp()
             edges.append(near)
             weights.append(over_sum(w.detach(), near))
-            place.append(position)
         tokens, keys, mesh_keys = (_tokens(levels, first, batch) for first in (1, c.key_level, c.mesh_key_level))
         condition = Condition.of(batch, [level.batch for level in coarse])
-        near, position = Edges.union(edges), torch.cat(place)
+        near, position = Edges.union(edges), torch.cat(place) if place else None
         shifts = torch.cat(shift) if shift else None
         return AnchorGraph(near, torch.cat(weights), position, tokens, keys, mesh_keys, condition, shifts)
 
@@ -107,6 +110,7 @@ def _tokens(levels: Sequence[LevelState], first: int, batch: Batch) -> Tokens:
     """The nodes of the levels from ``first`` up as tokens."""
     part = levels[first:]
     scale = torch.cat([torch.full_like(x.batch, s) for s, x in enumerate(part, start=first)])
-    mass, mesh = (torch.cat([getattr(x, name) for x in part]) for name in ("mass", "batch"))
+    mass = torch.cat([measure(batch, s, x.mass) for s, x in enumerate(part, start=first)])
+    mesh = torch.cat([x.batch for x in part])
     position = torch.cat([placed(batch, s, x.position, x.batch) for s, x in enumerate(part, start=first)])
     return Tokens.build(position, mass, scale, mesh, batch.num_graphs, batch.longest_from[first])

@@ -36,15 +36,19 @@ class KernelIntegral(nn.Module):
     def forward(
         self,
         values: Float[Tensor, "n width"],
-        position: Float[Tensor, "n dim"],
+        position: Float[Tensor, "n dim"] | None,
         edges: Edges,
         weights: Float[Tensor, " n_edges"],
         shift: Float[Tensor, "n_edges dim"] | None = None,
     ) -> Float[Tensor, "n width"]:
-        """``position`` in spacings of each node's level; the sender's image that is meant lies ``shift`` away."""
-        place = in_full(self.place, position)
+        """``position`` in spacings of each node's level; the sender's image that is meant lies ``shift`` away. Without
+        positions that is the whole offset."""
+        receive, send = self.receive(values), self.send(values)
+        if position is not None:
+            place = in_full(self.place, position)
+            receive, send = receive - place, send + place
         more = None if shift is None else in_full(self.place, shift)
-        return self.out(kernel_sum(self.receive(values) - place, self.send(values) + place, weights, edges, more))
+        return self.out(kernel_sum(receive, send, weights, edges, more))
 
 
 def kernel_sum(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -37,9 +37,10 @@ class DownLink(Link):
         return expansion(mapped, weights, edges) + self.map.bias
 
 
-def spacing(batch: Batch, s: int) -> Tensor:
-    """Spacing of the anchors of level s, in units of the case."""
-    return batch[f"spacing_{s}"][0]
+def spacing(batch: Batch, s: int, at: Int[Tensor, " n"]) -> Tensor:
+    """Spacing of the anchors of level s, in units of the case: one for all, or where meshes are graded (n, 1), of
+    those in ``at``."""
+    return batch[f"size_{s}"].index_select(0, at)[:, None] if "size_0" in batch else batch[f"spacing_{s}"][0]
 
 
 def offsets(

@@ -56,7 +56,7 @@ class Surroundings:
         links = link_edges(batch, 0)
         transfer = Transfer.build(links, batch.log_b_0.softmax(1).flatten(), mass)
         torus = torus_of(batch, 1, batch.pos_0_batch.index_select(0, links.receiver))
-        offset = offsets(batch.pos_0, batch.pos_1, links, spacing(batch, 1), torus)
+        offset = offsets(batch.pos_0, batch.pos_1, links, spacing(batch, 1, links.sender), torus)
         up, down = up_weights(transfer, offset), down_weights(transfer, offset)
         return Surroundings(mesh, links.transpose(), links, up, down, condition=condition)
 

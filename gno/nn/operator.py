@@ -137,17 +137,20 @@ class NeuroScale(nn.Module):
         return layer(*inputs)
 
     def _coarsen(self, v: Tensor, batch: Batch) -> list[LevelState]:
-        position, mass = batch.pos_0, batch.mass_0
+        position, mass, graded = batch.pos_0, batch.mass_0, "size_0" in batch
         levels = []
         for s, (pooling, up) in enumerate(zip(self.pooling, self.up, strict=True)):
-            edges, unit, place = link_edges(batch, s), spacing(batch, s + 1), batch[f"pos_{s + 1}"]
+            edges, place = link_edges(batch, s), batch[f"pos_{s + 1}"]
+            unit = spacing(batch, s + 1, edges.sender)
             torus = torus_of(batch, s + 1, batch[f"pos_{s}_batch"].index_select(0, edges.receiver))
             apart, shift = images(position, place, edges, torus)
-            within = None if shift is None else shift / unit
-            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], position / unit, place / unit, within)
+            here, there = (None, None) if graded else (position / unit, place / unit)
+            within = apart if graded else shift
+            within = None if within is None else within / unit
+            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], here, there, within)
             transfer = Transfer.build(edges, weights, mass)
             levels.append(LevelState(v, position, mass, batch[f"pos_{s}_batch"], transfer))
-            moved = transfer.restrict(position) if apart is None else place - transfer.centre(apart)
+            moved = transfer.restrict(position) if torus is None else place - transfer.centre(apart)
             moved = torch.where((transfer.coarse_mass > 0)[:, None], moved, place)
             offset = offsets(position, moved, edges, unit, torus)
             # P learns where it decides the answer, in the outputs and in where anchors stand; through the features that
@@ -160,7 +163,9 @@ class NeuroScale(nn.Module):
     def _decode(self, v, anchors, levels, graph, batch):
         fine, transfer = levels[0], levels[0].transfer.detach()
         torus = torus_of(batch, 1, fine.batch.index_select(0, transfer.edges.receiver))
-        offset = offsets(fine.position, levels[1].position, transfer.edges, spacing(batch, 1), torus)
+        offset = offsets(
+            fine.position, levels[1].position, transfer.edges, spacing(batch, 1, transfer.edges.sender), torus
+        )
         v = v + self._run(self.down, anchors[: len(levels[1].v)], down_weights(transfer, offset), transfer.edges)
         if self.attend is None:
             return v

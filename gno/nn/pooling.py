@@ -93,21 +93,22 @@ class LearnedPooling(nn.Module):
         mass: Float[Tensor, " n"],
         edges: Edges,
         log_b: Float[Tensor, "n k"],
-        fine: Float[Tensor, "n dim"],
-        coarse: Float[Tensor, "n_coarse dim"],
+        fine: Float[Tensor, "n dim"] | None,
+        coarse: Float[Tensor, "n_coarse dim"] | None,
         shift: Float[Tensor, "n_edges dim"] | None = None,
     ) -> Float[Tensor, " n_edges"]:
         """``fine`` and ``coarse`` positions in spacings of the coarse level; the anchor's image that is meant lies
-        ``shift`` away."""
+        ``shift`` away. Without positions that is the whole offset."""
         n, k = log_b.shape
         b = log_b.softmax(1)
         seen = Transfer.build(edges, b.flatten(), mass).restrict(self.key(values))
-        anchor = spread(torch.cat([in_full(self.place, coarse), seen], dim=1), edges).view(n, k, -1)
-        place, seen = anchor.split([self.place.out_features, self.key.out_features], dim=2)
+        anchor = seen if coarse is None else torch.cat([seen, in_full(self.place, coarse)], dim=1)
+        seen, *place = spread(anchor, edges).view(n, k, -1).split(self.key.out_features, dim=2)
         if shift is not None:
-            place = place + in_full(self.place, shift).view_as(place)
+            place.append(in_full(self.place, shift).view(n, k, -1))
         unlike = (self.query(values)[:, None] - seen).square().sum(2)
-        hidden = nn.functional.silu((self.node(values) - in_full(self.place, fine))[:, None] + place)
+        node = self.node(values) if fine is None else self.node(values) - in_full(self.place, fine)
+        hidden = nn.functional.silu(sum(place, start=node[:, None]))
         logits = in_full(self.score, hidden).squeeze(2) - unlike + log_b
         return ((1 - FLOOR) * logits.softmax(1) + FLOOR * b).flatten()
 

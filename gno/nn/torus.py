@@ -27,11 +27,12 @@ def torus_of(batch: Batch, s: int, mesh: Int[Tensor, " n"]) -> Torus | None:
 
 def images(
     fine: Tensor, coarse: Tensor, edges: Edges, torus: Torus | None
-) -> tuple[Float[Tensor, "n_edges dim"], Float[Tensor, "n_edges dim"]] | tuple[None, None]:
-    """Offset of the sender's nearest image from the receiver on each edge, and of the image from the sender itself."""
-    if torus is None:
-        return None, None
+) -> tuple[Float[Tensor, "n_edges dim"], Float[Tensor, "n_edges dim"] | None]:
+    """Offset of the sender's nearest image from the receiver on each edge, and of the image from the sender itself;
+    the latter is None if nothing repeats."""
     offset = coarse.index_select(0, edges.sender) - fine.index_select(0, edges.receiver)
+    if torus is None:
+        return offset, None
     nearest = torus.nearest(offset)
     return nearest, nearest - offset
 

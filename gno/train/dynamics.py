@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from gno.graph import SampleSpec, collate
+from gno.graph.batch import measure
 from gno.graph.segment import segment_sum
 from gno.nn import Output
 from gno.nn.output import restricted
@@ -185,7 +186,8 @@ def _with_forcing(inputs: Scale, trajectories: Sequence[Trajectory], spec: Sampl
 
 
 def _frame(trajectory: Trajectory, k: int, values: Tensor) -> Data:
-    return Data(y=values, mass_0=trajectory.sample(k).mass_0)
+    sample = trajectory.sample(k)
+    return Data(y=values, mass_0=measure(sample, 0, sample.mass_0))
 
 
 def _rate(trajectory: Trajectory, k: int) -> Float[Tensor, "n c"]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec, MeshData
+from gno.graph.batch import measure
 from gno.graph.segment import segment_sum
 from gno.nn import NoisyOutput, Output
 from gno.nn.stochastic import divergence
@@ -71,15 +72,15 @@ class NoiseLoss:
         for s, y in enumerate(targets):
             weight = 1.0 if s == 0 else self.coarse_weight / (len(targets) - 1)
             u, variance = (x[s][:, self.columns].to(y.dtype) for x in (output.fields, output.variance))
-            each = mesh_means(self.score(u, variance, y).mean(1), output, s, batch.num_graphs)
+            each = mesh_means(self.score(u, variance, y).mean(1), batch, output, s)
             total = total + weight * mean_of_labelled(each, batch)
         return total
 
 
-def mesh_means(values: Float[Tensor, " n_s"], output: Output, s: int, n_graphs: int) -> Float[Tensor, " n_graphs"]:
-    """Mean over the nodes of each mesh by mass, summed in a fixed order; of values of either sign."""
-    mass, graph = output.mass[s].detach().to(values.dtype), output.batch[s]
-    ptr = torch.searchsorted(graph, torch.arange(n_graphs + 1, device=graph.device))
+def mesh_means(values: Float[Tensor, " n_s"], batch: Batch, output: Output, s: int) -> Float[Tensor, " n_graphs"]:
+    """Mean over the nodes of each mesh by their measure, summed in a fixed order; of values of either sign."""
+    mass, graph = measure(batch, s, output.mass[s]).detach().to(values.dtype), output.batch[s]
+    ptr = torch.searchsorted(graph, torch.arange(batch.num_graphs + 1, device=graph.device))
     total, summed = segment_sum(torch.stack([mass, mass * values], dim=1), ptr).unbind(1)
     return summed / total
 

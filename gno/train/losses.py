@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec
+from gno.graph.batch import measure
 from gno.graph.segment import segment_sum
 from gno.nn import Output
 from gno.train.normalise import Scale, columns_of
@@ -54,6 +55,8 @@ class FieldLoss:
 
         L = Σ_s w_s ⟨ ‖u_s − R_s y‖ / √(‖Y‖²/rms² + FLOOR²) ⟩,     ‖v‖² = Σ_i m_i |v_i|² / Σ_i m_i
 
+    with the :func:`~gno.graph.batch.measure` of the nodes as m.
+
     u and y are normalised, Y is y in physical units and rms its usual size. So L is the relative error that
     evaluation reports, times the constant rms/std of the field: a field with a large mean and a small
     spread (a temperature in kelvin) trains as well as one around zero. The size ‖Y‖ is that of
@@ -71,15 +74,16 @@ class FieldLoss:
         self.mean, self.std = self.mean.to(targets[0]), self.std.to(targets[0])  # moved once
         physical = targets[0] * self.std + self.mean
         n_graphs = batch.num_graphs
-        size2 = mean_square(physical / self.rms, output.mass[0], output.batch[0], n_graphs) + FLOOR**2
+        weight = [measure(batch, s, mass) for s, mass in enumerate(output.mass)]
+        size2 = mean_square(physical / self.rms, weight[0], output.batch[0], n_graphs) + FLOOR**2
         total = torch.zeros((), dtype=size2.dtype, device=size2.device)
         n_coarse = max(1, len(targets) - 1)
         for s, target in enumerate(targets):
-            weight = 1.0 if s == 0 else self.coarse_weight / n_coarse
+            share = 1.0 if s == 0 else self.coarse_weight / n_coarse
             difference = output.fields[s][:, self.columns].to(target.dtype) - target
-            error2 = mean_square(difference, output.mass[s], output.batch[s], n_graphs)
+            error2 = mean_square(difference, weight[s], output.batch[s], n_graphs)
             # the root has no derivative at zero: 1e-6 is where it stops to matter
-            total = total + weight * mean_of_labelled(((error2 + 1e-12) / size2).sqrt(), batch)
+            total = total + share * mean_of_labelled(((error2 + 1e-12) / size2).sqrt(), batch)
         return total
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from gno.graph import FieldSpec
+from gno.graph.batch import measure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Normalisation:
     Of what evolves in time, targets are rates of change, ``states`` the scale of the fields themselves, and ``step``
     that of the logarithm of the time step.
 
-    Every training mesh counts the same, every node by its mass:
+    Every training mesh counts the same, every node by its mass, or where meshes are graded its measure:
 
         mean_c = ⟨Σ_i m_i x_ic / Σ_i m_i⟩        std² = ⟨Σ_i m_i |x_i − mean|² / Σ_i m_i⟩ / n_components
 
@@ -124,5 +125,6 @@ def columns_of(fields: Sequence[FieldSpec]) -> list[tuple[slice, FieldSpec]]:
 
 
 def _average(sample: Data, values: Tensor) -> Tensor:
-    weight = sample.mass_0.double() / sample.mass_0.double().sum()
+    weight = measure(sample, 0, sample.mass_0.double())
+    weight = weight / weight.sum()
     return (weight[:, None] * values).sum(0)

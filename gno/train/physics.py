@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec, MeshData, SampleSpec, collate
+from gno.graph.batch import measure
 from gno.graph.fields import find_field
 from gno.mesh import Mesh
 from gno.nn import NeuroScale, OperatorConfig, Output
@@ -364,7 +365,7 @@ def target_scale(samples: Sequence[MeshData], spec: SampleSpec, case: Case) -> S
 def _guessed(sample: MeshData, case: Case, spec: SampleSpec) -> MeshData:
     y = torch.zeros(len(sample.mass_0), spec.n_targets, dtype=torch.float64)
     y[:, unknown_columns(case, spec)] = sample.physics.guess
-    return MeshData(y=y, mass_0=sample.mass_0)
+    return MeshData(y=y, mass_0=measure(sample, 0, sample.mass_0))
 
 
 def is_labelled(sample: MeshData) -> bool:
