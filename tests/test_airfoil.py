@@ -1,4 +1,4 @@
-"""The airfoils of the benchmarks: the flow is a potential flow, along the wall, undisturbed far away."""
+"""The airfoils of the example: the flow is a potential flow, along the wall, undisturbed far away."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from gno.mesh import quality
+from gno.post import coefficients, fluid_force
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-airfoil = importlib.import_module("airfoil")
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "airfoil"))
+airfoil = importlib.import_module("potential_flow")
 
 
 def gradients(mesh):
@@ -60,3 +61,13 @@ def test_meshes_are_sound_and_graded_and_finer_ones_are_the_same_problem():
     assert finer.n_nodes > 3.5 * mesh.n_nodes
     np.testing.assert_array_equal(finer.global_fields["inflow"], mesh.global_fields["inflow"])
     assert np.ptp(finer.points, axis=0) == pytest.approx(np.ptp(mesh.points, axis=0), rel=1e-2)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 5])
+def test_lift_and_drag_are_those_of_kutta_and_joukowski(seed):
+    mesh, shape = airfoil.airfoil(seed), airfoil.random_airfoil(seed)
+    flow = mesh.global_fields["inflow"]
+    force = fluid_force(mesh, "velocity", "pressure", "airfoil", viscosity=0.0, density=2.0).force
+    drag, lift = coefficients(force, speed=1.0, length=1.0, density=2.0, flow=flow, up=(-flow[1], flow[0]))
+    circulation = 4 * np.pi * shape.radius * np.sin(shape.attack - np.angle(1 - shape.centre))
+    assert lift == pytest.approx(2 * circulation, rel=0.01, abs=0.01) and abs(drag) < 0.06
