@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gno.mesh import exodus, frd, gromacs, lammps, meshioreader, pdb, pvd, vtkreaders, xdmf, xyz
+from gno.mesh import exodus, frd, gmshreader, gromacs, lammps, meshioreader, pdb, pvd, vtkreaders, xdmf, xyz
 from gno.mesh.address import numbers, split_address
 from gno.mesh.mesh import Mesh, MeshError
 from gno.mesh.meshioreader import read_rare, read_with_meshio
@@ -26,6 +26,7 @@ _STEPPED: dict[str, Stepped] = {
     **dict.fromkeys(lammps.SUFFIXES, (lammps.dump_times, lammps.read_dump)),
     **dict.fromkeys(xyz.SUFFIXES, (xyz.xyz_times, xyz.read_xyz)),
     ".frd": (frd.frd_times, frd.read_frd),
+    ".msh": (gmshreader.msh_times, gmshreader.read_msh),
     ".gro": (gromacs.gro_times, gromacs.read_gro),
     ".pdb": (pdb.pdb_times, pdb.read_pdb),
 }
@@ -155,6 +156,4 @@ def _single_reader(path: Path) -> Callable[[Path], Mesh]:
         raise MeshError(f"{path}: expected a mesh, got heavy data; name the .xdmf that belongs to it")
     if file_format is None:
         raise MeshError(f"{path}: expected one of {', '.join(READABLE)}, got '{suffix}'")
-    if suffix == ".msh" and b"$" not in head:
-        return functools.partial(read_rare, file_format="ansys")
     return functools.partial(read_with_meshio, file_format=file_format)

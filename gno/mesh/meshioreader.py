@@ -74,7 +74,7 @@ def read_with_meshio(path: Path, file_format: str) -> Mesh:
     lost = [line for line in talk.getvalue().splitlines() if "kip" in line or "cannot" in line or "not support" in line]
     if lost:
         warnings.warn(f"{path}: {' '.join(lost[0].split())}", MeshWarning, stacklevel=4)
-    return _to_mesh(raw, path, file_format)
+    return mesh_from_meshio(raw, path, file_format)
 
 
 def read_rare(path: Path, file_format: str) -> Mesh:
@@ -118,7 +118,12 @@ def _reason(error: BaseException, talk: str) -> str:
     return f"{type(error).__name__}: {text}"[:200] if text else f"{type(error).__name__} (file cut off?)"
 
 
-def _to_mesh(raw: Any, path: Path, file_format: str) -> Mesh:
+def mesh_from_meshio(raw: Any, path: Path, file_format: str) -> Mesh:
+    """The mesh that meshio holds; tags and groups become sets.
+
+    Raises:
+        MeshError: no points or elements, or cells that cannot be held.
+    """
     points = np.asarray(raw.points)
     if points.ndim != 2 or not len(points):
         raise MeshError(f"{path}: expected points, got none (file cut off, or not {file_format}?)")
