@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
+from uncertainty_goals import Goal, Goals
 
-from gno.mesh import Mesh
 from gno.uncertain import gaussian_factor
 from gno.uq import Conformal, Detector, Scores, Spread, Uncertain
 from gno.uq.deferral import doubt_of, relative_error, threshold_of
 from gno.uq.metrics import Values, auroc, coverage, gaussian_crps, gaussian_nll, pearson, reliability, spearman
-from gno.uq.sampler import Sampler
+from gno.uq.sampler import Level, Sampler
 
 N_SPLITS = 100  # of the meshes not trained on, into calibration and test
 N_DEALS = 10  # the same, where every sample is looked at
 COVERAGE = 0.9
+TINY = 1e-12  # floor of what follows from a field, which is never sure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,77 +71,58 @@ def scores(found: Sequence[Case]) -> dict:
     }
 
 
-def widening(found: Sequence[Case], meshes: Sequence, n_calibration: int, floor: float) -> dict:
-    """What is said before and after the spread is fitted, of fields and of what follows from them: means over deals."""
-    rng, rows, factors = np.random.default_rng(0), {"before": [], "after": []}, []
+def widening(
+    levels: Sequence[Sequence[Level]], goals: Sequence[Goals], n_calibration: int, floor: float
+) -> dict[str, Any]:
+    """What is said before and after the spread is fitted, of fields and of what follows from them: means over deals.
+
+    Args:
+        levels: one field of each mesh on all scales, as the samples are. goals: what follows from it, of each mesh.
+    """
+    rng, rows, factors = np.random.default_rng(0), {"before": [], "after": [], "calibrated": []}, []
     for _ in range(N_DEALS):
-        known, new = np.split(rng.permutation(len(found)), [n_calibration])
-        some = [found[k] for k in known]
-        spread = Spread.fit(*zip(*((c.quantity, c.truth, c.mass) for c in some), strict=True), floor=floor)
+        known, new = np.split(rng.permutation(len(levels)), [n_calibration])
+        parts = [(level.quantity, level.truth, level.mass) for k in known for level in levels[k]]
+        spread = Spread.fit(*zip(*parts, strict=True), floor=floor)
         factors.append((spread.samples, spread.noise))
         for name, used in (("before", Spread()), ("after", spread)):
-            test = [dataclasses.replace(found[k], quantity=used.widen(found[k].quantity)) for k in new]
-            rows[name].append({**calibration(test), **goals(test, [meshes[k] for k in new])})
+            row = calibration([levels[k][0] for k in new], used)
+            wide = [goal.widened(used) for goal in goals]
+            row |= {what: statistics.fmean(inside(wide[k], what) for k in new) for what in wide[0]}
+            rows[name].append(row)
+        own = {what: Conformal.fit(*_columns([wide[k][what] for k in known]), floor=TINY) for what in wide[0]}
+        rows["calibrated"].append(
+            {what: statistics.fmean(inside(wide[k], what, known) for k in new) for what, known in own.items()}
+        )
     return {
         "factors": np.median(factors, axis=0).tolist(),
         **{name: {key: statistics.fmean(row[key] for row in some) for key in some[0]} for name, some in rows.items()},
     }
 
 
-def calibration(found: Sequence[Case]) -> dict[str, float]:
-    """Of all nodes together, each mesh with the same weight."""
-    columns = (
-        np.concatenate(c) for c in zip(*((c.truth, c.quantity.mean, c.quantity.std) for c in found), strict=True)
-    )
-    truth, mean, std = (column[:, 0] for column in columns)
-    mass = np.concatenate([c.mass for c in found])
+def _columns(found: Sequence[Goal]) -> tuple[list[Uncertain], list[np.ndarray], list[np.ndarray]]:
+    return [g.quantity for g in found], [g.truth for g in found], [g.weight for g in found]
+
+
+def inside(goals: dict[str, Goal], name: str, known: Conformal | None = None) -> float:
+    """Share of what follows inside 90 % intervals, Gaussian or calibrated ones."""
+    goal = goals[name]
+    low, high = known.interval(goal.quantity, COVERAGE) if known else goal.quantity.interval(COVERAGE)
+    return float(np.average((goal.truth >= low) & (goal.truth <= high), weights=goal.weight))
+
+
+def calibration(found: Sequence[Level], spread: Spread) -> dict[str, float]:
+    """Of all nodes and components together, each mesh with the same weight."""
+    wide = [spread.widen(level.quantity) for level in found]
+    columns = zip(*((c.truth, q.mean, q.std) for c, q in zip(found, wide, strict=True)), strict=True)
+    truth, mean, std = (np.concatenate([np.ravel(part) for part in column]) for column in columns)
+    mass = np.concatenate([np.repeat(c.mass / c.mass.sum(), c.truth.shape[1]) for c in found])
     inside = {f"in {c:.0%}": gaussian_factor(c) for c in (0.68, COVERAGE, 0.95)}
     return {
         "nll": gaussian_nll(truth, mean, std, mass),
         "crps": gaussian_crps(truth, mean, std, mass),
         "ece": reliability(truth, mean, std, mass).calibration_error,
         **{name: coverage(truth, mean - f * std, mean + f * std, mass) for name, f in inside.items()},
-    }
-
-
-def goals(found: Sequence[Case], meshes: Sequence) -> dict[str, float]:
-    """How often Gaussian intervals for 90 % hold what follows from a field; a flux at the cells, by their area."""
-    rows = []
-    for case, mesh in zip(found, meshes, strict=True):
-        known = follows(mesh, case.quantity.samples[..., 0])
-        truth = follows(mesh, case.truth.T)
-        row = {}
-        for name, values in known.items():
-            low, high = Uncertain(values).interval(COVERAGE)
-            inside = (truth[name][0] >= low) & (truth[name][0] <= high)
-            row[name] = float(np.average(inside, weights=areas(mesh)) if inside.ndim else inside)
-        rows.append(row)
-    return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
-
-
-def areas(mesh: Mesh) -> np.ndarray:
-    """Of the triangles."""
-    a, b, c = mesh.points[mesh.cells[0].nodes.T]
-    return np.abs(np.linalg.det(np.stack([b - a, c - a], axis=1))) / 2
-
-
-def follows(mesh: Mesh, fields: np.ndarray) -> dict[str, np.ndarray]:
-    """From fields on linear triangles, (k, n_nodes): mean, energy, heat through half of the boundary, flux."""
-    nodes, area = mesh.cells[0].nodes, areas(mesh)
-    conductivity, source = (mesh.point_fields[name][nodes] for name in ("conductivity", "source"))
-    corners = np.concatenate([np.ones((len(nodes), 3, 1)), mesh.points[nodes]], axis=2)
-    slopes = np.linalg.inv(corners)[:, 1:]  # (n_cells, 2, 3)
-    flux = -conductivity.mean(1)[:, None] * np.einsum("cdn,kcn->kcd", slopes, fields[:, nodes])
-    energy = ((flux**2).sum(2) / conductivity.mean(1)) @ area / 2
-    made = area[:, None] / 12 * (source.sum(1, keepdims=True) + source)
-    half = np.isin(nodes, mesh.point_sets["outside"]) & (mesh.points[nodes][..., 0] > 0)
-    leaving = np.einsum("kcd,cdn->kcn", flux, slopes) * area[:, None] + made
-    return {
-        "mean": fields[:, nodes].mean(2) @ area / area.sum(),
-        "energy": energy,
-        "heat through half": (leaving * half).sum((1, 2)),
-        "flux, RMS": np.sqrt((flux**2).sum(2) @ area / area.sum()),
-        "flux at cells": np.linalg.norm(flux, axis=2),
     }
 
 

@@ -12,7 +12,8 @@ SCALES = ("nodes", "patches", "meshes", "relative")
 def table(results: Sequence[dict]) -> str:
     """All parts that there are."""
     parts = {
-        part: [row for row in results if row["part"] == part] for part in ("steady", "spread", "rollout", "choice")
+        part: [row for row in results if row["part"] == part]
+        for part in ("steady", "spread", "solids", "rollout", "choice")
     }
     lines = [
         f"One thread of {results[0]['machine']}; means over the seeds, one where no number is given."
@@ -23,7 +24,9 @@ def table(results: Sequence[dict]) -> str:
         lines += [*_in_range(parts["steady"]), *_correlations(parts["steady"]), *_out_of_range(parts["steady"])]
         lines += _deferral(parts["steady"])
     if parts["spread"]:
-        lines += _spread(parts["spread"])
+        lines += _spread(parts["spread"], "Heat conduction")
+    if parts["solids"]:
+        lines += _spread(parts["solids"], "Plates with holes")
     if parts["rollout"]:
         lines += _rollout(parts["rollout"])
     for pool in dict.fromkeys(row["pool"] for row in parts["choice"]):
@@ -160,26 +163,30 @@ def _deferral(rows: Sequence[dict]) -> list[str]:
     return lines
 
 
-def _spread(rows: Sequence[dict]) -> list[str]:
+def _spread(rows: Sequence[dict], what: str) -> list[str]:
     """Before and after, each beside the other."""
     shares = ["in 68%", "in 90%", "in 95%"]
-    fields = [name for name in rows[0]["after"] if name not in (*shares, "nll", "crps", "ece")]
+    goals = list(rows[0]["calibrated"])
     nodes, follows = [], []
     for method, some in _by(rows, "method").items():
 
-        def pair(name: str, form: str, scale: float = 1.0, some=some) -> str:
-            return " → ".join(format(scale * _mean(some, lambda r, w=w: r[w][name]), form) for w in ("before", "after"))
+        def across(name: str, form: str, *stages: str, scale: float = 1.0, some=some) -> str:
+            return " → ".join(format(scale * _mean(some, lambda r, w=w: r[w][name]), form) for w in stages)
 
         s, t = (_mean(some, lambda r, k=k: r["factors"][k]) for k in (0, 1))
-        head = [_named(method, some), f"{s:.1f}" + ("" if t == 1 else f", {t:.2f}")]
-        scores = [pair("nll", ".2f"), pair("crps", ".2f", 1e3), pair("ece", ".3f")]
-        nodes.append([*head, *scores, *(pair(name, ".0%") for name in shares)])
-        follows.append([head[0], *(pair(name, ".0%") for name in fields)])
-    title = "Samples as they are → widened by 40 held-out meshes, mean of 10 deals: "
-    columns = ["method", "factor of spread, noise", "NLL", "CRPS", "ECE", "in 68 %", "in 90 %", "in 95 %"]
+        both = ("before", "after")
+        head = [_named(method, some), f"{_mean(some, lambda r: r['error']):.1%}", f"{s:.1f}"]
+        head[-1] += "" if t == 1 else f", {t:.2f}"
+        crps = across("crps", ".3g", *both, scale=1e3)
+        nodes.append([*head, across("nll", ".2f", *both), crps, across("ece", ".3f", *both)])
+        nodes[-1] += [across(name, ".0%", *both) for name in shares]
+        follows.append([head[0], *(across(name, ".0%", *both, "calibrated") for name in goals)])
+    title = f"{what}; samples as they are → widened by 40 held-out meshes, mean of 10 deals: "
+    columns = ["method", "error", "factor of spread, noise", "NLL", "CRPS", "ECE", "in 68 %", "in 90 %", "in 95 %"]
+    own = "what follows, share inside Gaussian 90 % intervals → inside intervals calibrated on it"
     return [
         *_block(f"{title}nodes", columns, nodes),
-        *_block(f"{title}what follows, share inside Gaussian 90 % intervals", ["method", *fields], follows),
+        *_block(f"{title}{own}", ["method", *goals], follows),
     ]
 
 

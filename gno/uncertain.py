@@ -126,17 +126,26 @@ class Uncertain:
         return (low + high) / 2
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Uncertain:
-        """What follows from the quantity (a stress, a resultant), from each sample as a whole.
+        """What follows from the quantity (a stress, a resultant), from each sample as a whole: ``f(u_k)``, moved to
+        have ``f(ū)`` for their mean.
 
-        Noise is known entry by entry and not jointly, so it does not pass: the result carries the epistemic part.
+        What is quadratic, as an energy, is too large on the mean of samples that were widened. Noise is known entry by
+        entry and not jointly, so it does not pass: the result carries the epistemic part.
 
         Args:
             function: one sample, of the quantity's shape, to whatever follows from it.
 
         >>> Uncertain(np.array([[1.0, 2.0], [2.0, 3.0]])).map(np.diff).std  # both entries rise together
         array([0.])
+        >>> Uncertain(np.array([1.0, 3.0])).map(np.square).samples
+        array([0., 8.])
         """
-        return Uncertain(np.stack([np.asarray(function(sample), dtype=np.float64) for sample in self.samples]))
+        found = Uncertain(np.stack([np.asarray(function(sample), dtype=np.float64) for sample in self.samples]))
+        return found.centred(np.asarray(function(self.mean), dtype=np.float64))
+
+    def centred(self, middle: Float[np.ndarray, " ..."]) -> Uncertain:
+        """Samples with another mean, and the same deviations from it."""
+        return Uncertain(middle + (self.samples - self.mean), self.noise)
 
     def widened(
         self, samples: float | Float[np.ndarray, " ..."], noise: float | Float[np.ndarray, " ..."]

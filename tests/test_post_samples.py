@@ -55,6 +55,8 @@ def test_the_mean_of_an_energy_is_more_than_the_energy_of_the_mean(bar, samples)
     deviations = [report.facts["predicted_strain_energy"] for report in reports(samples - mean, bar)]
     expected = found.facts["predicted_strain_energy"] + np.mean(deviations)
     assert found.facts["samples"]["predicted_strain_energy"]["mean"] == pytest.approx(expected)
+    line = next(x for x in str(found).splitlines() if "predicted_strain_energy" in x and "±" in x)
+    assert line.split()[1] == f"{found.facts['predicted_strain_energy']:.6g}"  # that of the mean is the estimate
 
 
 def test_derived_fields_get_their_standard_deviation(bar, samples):

@@ -11,11 +11,13 @@ from test_uq_in_time import sampler as reader
 from test_uq_in_time import series
 from train_cases import square, squares, untrained
 
+from gno.nn import NoisyOutput, Output
 from gno.train import train
 from gno.train.rollout import mesh_changes
 from gno.uq import Calibrated, Ensemble, Spread, Uncertain, Widened, choose_runs, evaluate, widen
 from gno.uq.in_time import detector_in_time, widen_in_time
-from gno.uq.sampler import _on_common_anchors
+from gno.uq.sampler import Sampler, _on_common_anchors
+from gno.uq.scales import averaged_noise
 from gno.uq.whole import shape_of
 
 FLOOR = 1e-6
@@ -70,6 +72,9 @@ def test_widened_samples_keep_their_mean_and_every_linear_law():
     law = rng.normal(size=5)
     fields = u.samples[..., 0] - np.outer(u.samples[..., 0] @ law - 2.0, law) / (law @ law)  # law · u_k = 2
     assert Uncertain(fields).widened(9.0, 1.0).samples @ law == pytest.approx(2.0)
+    energy = wide.map(lambda v: (v**2).sum())  # around that of the mean, whatever the widening
+    assert energy.mean == pytest.approx((wide.mean**2).sum())
+    assert energy.std == pytest.approx((wide.samples**2).sum((1, 2)).std(ddof=1))
     given = Uncertain(np.full((4, 3), 0.1)).widened(5.0, 1.0)
     assert (given.samples == 0.1).all()  # to the bit
 
@@ -106,6 +111,62 @@ def test_widened_predictions_on_every_scale(ensemble):
     assert after.map(integral).mean == pytest.approx(before.map(integral).mean)
     choices = [choose_runs(sampler, squares(3), 2) for sampler in (ensemble, wide)]
     assert choices[0] == choices[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Noisy(Sampler):
+    """Samples with noise whose variance is that between them at every node and anchor."""
+
+    sampler: Sampler
+
+    @property
+    def operator(self):
+        return self.sampler.operator
+
+    @property
+    def models(self):
+        return self.sampler.models
+
+    def outputs(self, batch, *, attention=False):
+        outputs = list(self.sampler.outputs(batch, attention=attention))
+        variance = tuple(torch.stack(level).var(0) for level in zip(*(o.fields for o in outputs), strict=True))
+        for output in outputs:
+            parts = {field.name: getattr(output, field.name) for field in dataclasses.fields(Output)}
+            yield NoisyOutput(**parts, variance=variance)
+
+
+def answered_by_chance(sampler, seed, s, t):
+    """A square whose targets are the mean of the samples, off by s times what these differ by and t times the noise."""
+    rng, mesh = np.random.default_rng(seed), square(seed)
+    level = sampler.levels(sampler.sample(mesh))[0]
+    shared = np.tensordot(rng.normal(size=3) / np.sqrt(2), level.quantity.samples - level.quantity.mean, 1)
+    values = level.quantity.mean + s * shared + t * np.sqrt(level.quantity.aleatoric) * rng.normal(size=shared.shape)
+    heat = values[:, 2][mesh.cells[0].nodes].mean(1)
+    return mesh.replace(point_fields={**mesh.point_fields, "u": values[:, :2]}, cell_fields={"heat": heat})
+
+
+@pytest.mark.parametrize(("s", "t"), [(3.0, 0.5), (1.0, 2.0)])
+def test_scales_tell_doubt_that_neighbours_share_from_noise(ensemble, s, t):
+    """Where noise is as large as the spread at every node, the nodes alone cannot."""
+    sampler = Noisy(ensemble)
+    meshes = [answered_by_chance(sampler, seed, s, t) for seed in range(100, 124)]
+    wide = widen(sampler, meshes)
+    found = wide.spreads["u"]
+    assert found.samples == pytest.approx(s, rel=0.25) and found.noise == pytest.approx(t, rel=0.15, abs=0.15)
+    total = [level.quantity[:, :2] for level in wide.levels(wide.sample(meshes[0]))]
+    raw = [level.quantity[:, :2] for level in sampler.levels(sampler.sample(meshes[0]))]
+    assert total[0].variance == pytest.approx((found.samples**2 + found.noise**2) * raw[0].epistemic)
+    # on coarse scales only samples are left, not what heads of those scales took for noise
+    shares = [u.aleatoric.mean() / found.noise**2 / v.aleatoric.mean() for u, v in zip(total, raw, strict=True)]
+    assert shares[0] == pytest.approx(1) and 0.3 > shares[1] > shares[2] > 0
+
+
+def test_noise_averages_out_as_squares_of_the_restriction(ensemble):
+    output = next(Noisy(ensemble).outputs(ensemble.answer(square(9)).batch))
+    found = averaged_noise([output])
+    rows = output.restrict(torch.eye(len(output.mass[0])))
+    for (variance,), row in zip(found, rows, strict=True):
+        torch.testing.assert_close(variance, (row.square() @ output.variance[0]).to(variance), rtol=1e-4, atol=0)
 
 
 def test_anchors_of_their_own_are_no_doubt(ensemble):

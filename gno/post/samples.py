@@ -30,17 +30,18 @@ def sample_files(path: Path) -> list[Path]:
 
 
 def with_spread(report: Report, samples: Sequence[Report]) -> Report:
-    """The report of the mean, with mean and standard deviation of what the samples say.
+    """The report of the mean, with the standard deviation of what the samples say.
 
     All entries of one sample belong together, so that sums and differences keep the correlations between nodes: for a
-    linear functional the variance is ``cᵀ Cov c``.
+    linear functional the variance is ``cᵀ Cov c``. What is quadratic is too large on the mean of widened samples, so
+    that the value of the mean prediction is the one to take.
 
     Args:
         report: of the mean prediction. samples: the same of each sample, at least two.
 
     Returns:
-        ``std_<name>`` beside every derived field ``<name>`` or ``predicted_<name>``, the fact ``samples`` with mean and
-        std by name, and a line for each.
+        ``std_<name>`` beside every derived field ``<name>`` or ``predicted_<name>``, the fact ``samples`` with the mean
+        over them and std by name, and a line for each.
 
     Raises:
         ValueError: fewer than two samples, or one of another mesh.
@@ -49,15 +50,15 @@ def with_spread(report: Report, samples: Sequence[Report]) -> Report:
         raise ValueError(f"samples: expected at least two, got {len(samples)}")
     if odd := [s for s in samples if s.mesh.n_nodes != report.mesh.n_nodes]:
         raise ValueError(f"{odd[0].mesh.source}: expected {report.mesh.n_nodes} nodes, got {odd[0].mesh.n_nodes}")
-    known = [flat(s.facts) for s in samples]
+    value, known = flat(report.facts), [flat(s.facts) for s in samples]
     spread = {name: Uncertain(np.array([facts[name] for facts in known])) for name in known[0]}
     facts = {name: {"mean": float(u.mean), "std": float(u.std)} for name, u in spread.items()}
-    lines = [f"{'':2}{name:<32} {u.mean:.6g} ± {float(f'{u.std:.2g}'):g}" for name, u in spread.items()]
+    lines = [f"{'':2}{name:<32} {value[name]:.6g} ± {float(f'{u.std:.2g}'):g}" for name, u in spread.items()]
     found = report.on(report.mesh.replace(**_stds(report, samples)))
     return dataclasses.replace(
         found,
         facts={**report.facts, "samples": {"n": len(samples), **facts}},
-        lines=(*report.lines, f"of {len(samples)} samples, mean ± standard deviation:", *lines),
+        lines=(*report.lines, f"with the standard deviation of {len(samples)} samples:", *lines),
     )
 
 

@@ -86,18 +86,22 @@ class Prediction:
         return _shaped(self.quantities[level][:, columns[name][0]], columns[name][1], None if level else self.mesh)
 
     def map(self, function: Callable[[Mesh], np.ndarray]) -> Uncertain:
-        """What follows from the predicted fields (stress, a reaction, an energy), from each sample as a whole.
+        """What follows from the predicted fields (stress, a reaction, an energy), from each sample as a whole; its mean
+        is what follows from the mean of the samples, as :meth:`gno.uncertain.Uncertain.map` has it.
 
         Args:
             function: a mesh that holds the targets, as one that a solver left, to whatever follows from them.
         """
-        return Uncertain(np.stack([np.asarray(function(mesh), float) for mesh in self.solved()]))
+        mass = node_mass(self.mesh)
+        return self.quantities[0].map(lambda values: function(self._solved(values, mass)))
 
     def solved(self) -> Iterator[Mesh]:
         """For each sample the mesh with the targets under their own names, as if a solver had left them."""
         mass = node_mass(self.mesh)
-        for values in self.quantities[0].samples:
-            yield with_values(self.mesh, Uncertain(values[None]), mass, self.targets, "")
+        return (self._solved(values, mass) for values in self.quantities[0].samples)
+
+    def _solved(self, values: Float[np.ndarray, "n_nodes n_targets"], mass: Float[np.ndarray, " n_nodes"]) -> Mesh:
+        return with_values(self.mesh, Uncertain(values[None]), mass, self.targets, "")
 
     def write(self, path: str | Path, *, levels: bool = True) -> list[Path]:
         """Write the mesh to ``path`` and, if wanted, level s to ``<stem>_level<s>`` beside it; returns the paths."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,12 @@ class Known:
     quantities: list[Uncertain]
     truths: list[np.ndarray]
     masses: list[np.ndarray]
+
+    @staticmethod
+    def of(parts: Iterable[Known]) -> Known:
+        """Several together, such as one field on all scales."""
+        some = [(part.quantities, part.truths, part.masses) for part in parts]
+        return Known(*(list(itertools.chain(*column)) for column in zip(*some, strict=True)))
 
     def spread(self, floor: float) -> Spread:
         """By how much it is to be widened."""
@@ -244,8 +251,9 @@ def widen(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> Sampler:
 def widen_and_calibrate(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> tuple[Sampler, dict[str, Conformal]]:
     """The same, and :func:`calibrate` of what it gives, from one prediction of each mesh."""
     sampler, floors = as_trained(sampler), floors_of(sampler)
-    known = known_fields(sampler, meshes)
-    spreads = {n: known[n].spread(floor) for n, floor in floors.items() if known[n].quantities[0].has_doubt}
+    known = known_fields(Widened(sampler, {}), meshes)
+    scales = {n: Known.of(part for name, part in known.items() if name.partition("@")[0] == n) for n in floors}
+    spreads = {n: part.spread(floors[n]) for n, part in scales.items() if part.quantities[0].has_doubt}
     if not spreads:
         return sampler, _intervals(known, floors)
     wide = {name: part.widened(spreads[name.partition("@")[0]]) for name, part in known.items()}

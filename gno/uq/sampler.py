@@ -80,6 +80,11 @@ class Sampler(abc.ABC):
         """Samples of the output for a normalised batch, with the attention shares of the scales if they are wanted."""
         return (model(batch, return_attention=attention) for model in self.models)
 
+    def noise(self, outputs: Sequence[Output]) -> Sequence[Sequence[Float[Tensor, "n_s n_targets"]]] | None:
+        """Variance of the noise around each sample, by scale, normalised: what the heads of that scale say."""
+        noisy = [output for output in outputs if isinstance(output, NoisyOutput)]
+        return list(zip(*(output.variance for output in noisy), strict=True)) or None
+
     def widened(self, quantity: Uncertain, step: int | None = None) -> Uncertain:
         """All targets side by side, (n, n_targets), with the spread that held-out meshes found honest, if any did.
 
@@ -191,22 +196,22 @@ class Sampler(abc.ABC):
 
     @torch.inference_mode()
     def _levels(self, sample: MeshData, batch: Batch, outputs: Sequence[Output]) -> list[Level]:
-        fields = _on_common_anchors(outputs)
-        levels = [self._level(outputs, fields[s], s, batch) for s in range(len(fields))]
+        fields, noise = _on_common_anchors(outputs), self.noise(outputs)
+        levels = [self._level(outputs, fields[s], noise and noise[s], s, batch) for s in range(len(fields))]
         levels = [dataclasses.replace(level, quantity=self.widened(level.quantity)) for level in levels]
         if "fixed" in sample:
             levels[0] = dataclasses.replace(levels[0], quantity=_given(levels[0].quantity, sample))
         return levels
 
-    def _level(self, outputs: Sequence[Output], fields: Sequence[Tensor], s: int, batch: Batch) -> Level:
-        scale, noise, truth = self.operator.blueprint.normalisation.targets, None, None
-        if isinstance(outputs[0], NoisyOutput):
-            noise = _mapped((o.variance[s] for o in outputs if isinstance(o, NoisyOutput)), Tensor.double)
-            noise *= scale.std.numpy() ** 2
+    def _level(
+        self, outputs: Sequence[Output], fields: Sequence[Tensor], noise: Sequence[Tensor] | None, s: int, batch: Batch
+    ) -> Level:
+        scale, truth = self.operator.blueprint.normalisation.targets, None
+        variance = _mapped(noise, Tensor.double) * scale.std.numpy() ** 2 if noise else None
         if batch.y is not None:
             pooled = {id(output.transfers): output for output in outputs}.values()
             truth = _mapped((output.restrict(batch.y)[s] for output in pooled), scale.decode).mean(0)
-        quantity = Uncertain(_mapped(fields, scale.decode), noise)
+        quantity = Uncertain(_mapped(fields, scale.decode), variance)
         mass, position = (_mapped((getattr(o, n)[s] for o in outputs), Tensor.double) for n in ("mass", "position"))
         return Level(quantity, mass.mean(0), position.mean(0), truth)
 

@@ -17,8 +17,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.sparse import csr_matrix
+from torch import Tensor
 
-from gno.nn import Output
+from gno.nn import NoisyOutput, Output
 from gno.nn.pooling import Transfer
 from gno.train.normalise import columns_of
 from gno.uncertain import Uncertain
@@ -89,6 +91,29 @@ def restricted(
         pooling = transfers.pop(0)
         exact = Transfer.build(pooling.edges, pooling.weights.double(), mass.to(pooling.weights.device))
         values, mass = exact.restrict(values.to(pooling.weights.device)).cpu(), exact.coarse_mass.cpu()
+
+
+def averaged_noise(outputs: Sequence[NoisyOutput]) -> list[list[Float[Tensor, "n_s n_targets"]]]:
+    """By scale and output, the variance of noise that is independent from node to node: ``Σ_i R_ji² σ_i²``."""
+    squares = {id(output.transfers): _squared_restrictions(output.transfers) for output in outputs}
+    nodes = [output.variance[0] for output in outputs]
+    coarse = [
+        [torch.as_tensor(square @ v.double().cpu().numpy(), device=v.device) for square in squares[id(o.transfers)]]
+        for o, v in zip(outputs, nodes, strict=True)
+    ]
+    return [nodes, *map(list, zip(*coarse, strict=True))]
+
+
+def _squared_restrictions(transfers: Sequence[Transfer]) -> list[csr_matrix]:
+    """Squares of the entries of R from the nodes to every coarser scale."""
+    found, whole = [], None
+    for transfer in transfers:
+        weights = transfer.restriction_weights().double().cpu().numpy()
+        rows, columns = (index.cpu().numpy() for index in (transfer.edges.sender, transfer.edges.receiver))
+        step = csr_matrix((weights, (rows, columns)), (len(transfer.coarse_mass), len(transfer.fine_mass)))
+        whole = step if whole is None else step @ whole
+        found.append(whole.power(2))
+    return found
 
 
 def _variances(mass: Float[np.ndarray, " n"], fields: Float[np.ndarray, "n_fields n c"]) -> ScaleVariance:

@@ -5,11 +5,13 @@ samples are mostly too narrow. Their deviations are widened by one factor per fi
 
     u_k ← ū + s (u_k − ū),    σ_k² ← t² σ_k²,    s, t = argmax ⟨log N(y; ū, s² Var_k(u_k) + t² ⟨σ_k²⟩)⟩
 
-the likelihood of the held-out fields, each mesh counting the same and nodes by mass. Of samples without noise it is the
-factor of Levi et al. 2022 (Evaluating and calibrating uncertainty prediction in regression tasks) and Laves et al. 2020
-(Well-calibrated regression uncertainty in medical imaging with deep learning): s² is the mean of (y − ū)²/Var. Few
-samples leave that without bound, so it has one. Two factors tell doubt that neighbours share, which is what a reaction
-or a stress inherits, from noise that it does not.
+the likelihood of the held-out fields on all scales, each mesh and scale counting the same and nodes by mass. Noise is
+independent from node to node and averages out on the way to coarser scales. Doubt that neighbours share does not, and
+is what a reaction or a stress inherits. So the scales tell one from the other, also where noise that was learned at the
+nodes could explain all errors there. Of samples without noise it is, on one scale, the factor of Levi et al. 2022
+(Evaluating and calibrating uncertainty prediction in regression tasks) and Laves et al. 2020 (Well-calibrated
+regression uncertainty in medical imaging with deep learning): s² is the mean of (y − ū)²/Var. Few samples leave that
+without bound, so it has one.
 
 Deviations are widened alike at all nodes and on all scales: a sample that obeys a linear law, as its coarse fields are
 averages of the fine one, still does. A factor cannot know where all samples are wrong in the same way.
@@ -24,16 +26,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from gno.nn import Output
+from gno.nn import NoisyOutput, Output
 from gno.train.normalise import columns_of
 from gno.train.run import Run
 from gno.train.time_metrics import RolloutEvaluation, RolloutRow
 from gno.uncertain import Uncertain
 from gno.uq.metrics import flatten
 from gno.uq.sampler import Sampler
+from gno.uq.scales import averaged_noise
 
 # Factors lie between the inverse of this and itself.
 LARGEST = 1e3
@@ -143,6 +146,11 @@ class Widened(Sampler):
 
     def outputs(self, batch: Batch, *, attention: bool = False) -> Iterator[Output]:
         return self.sampler.outputs(batch, attention=attention)
+
+    def noise(self, outputs: Sequence[Output]) -> Sequence[Sequence[Float[Tensor, "n_s n_targets"]]] | None:
+        """Of several samples that of the nodes, averaged: what anchors have in common is for the samples to say."""
+        noisy = [output for output in outputs if isinstance(output, NoisyOutput)]
+        return averaged_noise(noisy) if len(noisy) > 1 else self.sampler.noise(outputs)
 
     def widened(self, quantity: Uncertain, step: int | None = None) -> Uncertain:
         factors = np.ones((2, quantity.shape[-1]))
