@@ -11,10 +11,22 @@ from test_uq_in_time import sampler as reader
 from test_uq_in_time import series
 from train_cases import square, squares, untrained
 
+from gno.mesh import node_mass
 from gno.nn import NoisyOutput, Output
 from gno.train import train
 from gno.train.rollout import mesh_changes
-from gno.uq import Calibrated, Ensemble, Spread, Uncertain, Widened, choose_runs, evaluate, widen
+from gno.uq import (
+    Calibrated,
+    Conformal,
+    Ensemble,
+    Spread,
+    Uncertain,
+    Widened,
+    calibrate_derived,
+    choose_runs,
+    evaluate,
+    widen,
+)
 from gno.uq.in_time import detector_in_time, widen_in_time
 from gno.uq.sampler import Sampler, _on_common_anchors
 from gno.uq.scales import averaged_noise
@@ -135,9 +147,9 @@ class Noisy(Sampler):
             yield NoisyOutput(**parts, variance=variance)
 
 
-def answered_by_chance(sampler, seed, s, t):
+def answered_by_chance(sampler, seed, s, t, n=8):
     """A square whose targets are the mean of the samples, off by s times what these differ by and t times the noise."""
-    rng, mesh = np.random.default_rng(seed), square(seed)
+    rng, mesh = np.random.default_rng(seed), square(seed, n)
     level = sampler.levels(sampler.sample(mesh))[0]
     shared = np.tensordot(rng.normal(size=3) / np.sqrt(2), level.quantity.samples - level.quantity.mean, 1)
     values = level.quantity.mean + s * shared + t * np.sqrt(level.quantity.aleatoric) * rng.normal(size=shared.shape)
@@ -159,6 +171,32 @@ def test_scales_tell_doubt_that_neighbours_share_from_noise(ensemble, s, t):
     # on coarse scales only samples are left, not what heads of those scales took for noise
     shares = [u.aleatoric.mean() / found.noise**2 / v.aleatoric.mean() for u, v in zip(total, raw, strict=True)]
     assert shares[0] == pytest.approx(1) and 0.3 > shares[1] > shares[2] > 0
+
+
+def test_what_follows_is_calibrated_by_itself(ensemble):
+    sampler = Noisy(ensemble)
+    held, new = ([answered_by_chance(sampler, k, 3.0, 0.0, n=4) for k in ks] for ks in (range(19), range(50, 60)))
+    seen, told = ([sampler.predict(mesh) for mesh in meshes] for meshes in (held, new))
+    energy = lambda mesh: (mesh.point_fields["u"] ** 2).sum()  # noqa: E731
+    size = lambda mesh: np.linalg.norm(mesh.point_fields["u"], axis=1)  # noqa: E731
+    found = {f: calibrate_derived(sampler, held, f) for f in (energy, size)}
+    for function, known in found.items():
+        errors = [
+            np.abs(function(mesh) - u.mean) / (u.std + known.floor)
+            for mesh, u in zip(held, (prediction.map(function) for prediction in seen), strict=True)
+        ]
+        assert known.largest == pytest.approx(np.sort([error.max() for error in errors]))
+    assert found[energy].factor(0.9) == pytest.approx(found[energy].largest[17])  # the 18th of 19
+    sides = [(node_mass(mesh), size(mesh), prediction.map(size)) for mesh, prediction in zip(held, seen, strict=True)]
+    by_hand = Conformal.fit([u for *_, u in sides], *zip(*((y, m) for m, y, _ in sides), strict=True), floor=1e-3)
+    assert found[size].factor(0.9) == pytest.approx(by_hand.factor(0.9), rel=0.05)  # but for the floor
+    goals = [prediction.map(energy) for prediction in told]
+    for ends, least, most in (
+        ([found[energy].interval(u, 0.9) for u in goals], 0.7, 1.0),
+        ([u.interval(0.9) for u in goals], 0.0, 0.7),  # three times too narrow
+    ):
+        inside = np.mean([low <= energy(mesh) <= high for (low, high), mesh in zip(ends, new, strict=True)])
+        assert least <= inside <= most and np.shape(ends[0][0]) == ()
 
 
 def test_noise_averages_out_as_squares_of_the_restriction(ensemble):

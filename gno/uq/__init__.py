@@ -9,7 +9,7 @@ from gno.uq.deferral import Deferral, Deferred
 from gno.uq.diagram import draw_reliability, draw_rollout_doubt, draw_scales
 from gno.uq.draws import MonteCarloDropout, Variational
 from gno.uq.ensemble import Ensemble, train_ensemble
-from gno.uq.evaluate import UncertaintyEvaluation, calibrate, evaluate, widen
+from gno.uq.evaluate import UncertaintyEvaluation, calibrate, calibrate_derived, evaluate, widen
 from gno.uq.laplace import LastLayerLaplace
 from gno.uq.methods import load_uncertain, train_uncertain
 from gno.uq.metrics import Reliability, Scores, reliability
@@ -42,6 +42,7 @@ __all__ = [
     "Variational",
     "Widened",
     "calibrate",
+    "calibrate_derived",
     "choose_runs",
     "draw_reliability",
     "draw_rollout_doubt",

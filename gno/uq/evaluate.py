@@ -6,13 +6,13 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gno.mesh import Mesh
+from gno.mesh import Mesh, node_mass
 from gno.train.normalise import columns_of
 from gno.uncertain import Uncertain
 from gno.uq.conformal import Conformal
@@ -233,6 +233,33 @@ def calibrate(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> dict[str
         ValueError: a mesh without a target, or no mesh at all.
     """
     return _intervals(known_fields(sampler, meshes), floors_of(sampler))
+
+
+def calibrate_derived(
+    sampler: Sampler, meshes: Iterable[Mesh | str | Path], function: Callable[[Mesh], np.ndarray]
+) -> Conformal:
+    """Conformal calibration of what follows from the fields, for ``conformal.interval(prediction.map(function), 0.9)``.
+
+    Values at the nodes count by mass, any others the same.
+
+    Args:
+        sampler: what predicts, widened or not: the intervals are for predictions of the same.
+        meshes: with all targets; neither trained on nor used to choose the weights.
+        function: as for :meth:`gno.train.Prediction.map`, to a number or several of one unit.
+
+    Raises:
+        ValueError: a mesh without a target, or no mesh at all.
+    """
+    parts = []
+    for answered in sampler.answers_with_truth(meshes):
+        known, truth = sampler.prediction(answered).map(function), np.asarray(function(answered.mesh), dtype=np.float64)
+        mass = node_mass(answered.mesh) if truth.shape[:1] == (answered.mesh.n_nodes,) else np.ones(len(truth.flat))
+        parts.append((known if truth.ndim > 1 else known.reshape(-1), np.atleast_1d(truth), mass))
+    quantities, truths, masses = (list(column) for column in zip(*parts, strict=True))
+    usual = math.sqrt(
+        np.mean([np.average(y**2, weights=m, axis=0).mean() for y, m in zip(truths, masses, strict=True)])
+    )
+    return Conformal.fit(quantities, truths, masses, floor=FLOOR * (usual or 1.0))
 
 
 def widen(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -> Sampler:

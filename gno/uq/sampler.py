@@ -197,7 +197,8 @@ class Sampler(abc.ABC):
     @torch.inference_mode()
     def _levels(self, sample: MeshData, batch: Batch, outputs: Sequence[Output]) -> list[Level]:
         fields, noise = _on_common_anchors(outputs), self.noise(outputs)
-        levels = [self._level(outputs, fields[s], noise and noise[s], s, batch) for s in range(len(fields))]
+        noises = [None] * len(fields) if noise is None else noise
+        levels = [self._level(outputs, *parts, s, batch) for s, parts in enumerate(zip(fields, noises, strict=True))]
         levels = [dataclasses.replace(level, quantity=self.widened(level.quantity)) for level in levels]
         if "fixed" in sample:
             levels[0] = dataclasses.replace(levels[0], quantity=_given(levels[0].quantity, sample))
