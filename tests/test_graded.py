@@ -8,7 +8,7 @@ from graph_cases import operator_for, spec_of, square
 from gno.graph import SampleSpec, build_sample, collate, hierarchy_of
 from gno.graph.batch import measure
 from gno.graph.coarsen import clusters, coarsened
-from gno.graph.grading import grading, is_graded
+from gno.graph.grading import is_graded, node_sizes
 from gno.graph.neighbours import edges_of
 from gno.graph.padding import Ladder
 from gno.mesh import CellBlock, Mesh
@@ -46,7 +46,7 @@ def test_what_is_graded():
     assert spec_of(fan()).graded_dim == 2 and spec_of(square(13)).graded_dim == 0
     assert spec_of(fan(), graded=False).graded_dim == 0 and spec_of(square(13), graded=True).graded_dim == 2
     mesh = fan(growth=2.5)
-    size = grading(mesh.points, edges_of(mesh))
+    size = node_sizes(mesh.points, edges_of(mesh))
     radius = np.linalg.norm(mesh.points, axis=1)
     inner = (radius > 1.5) & (radius < 8)
     assert np.ptp(np.log(size / radius)[inner]) < 0.4  # cells grow as the radius does
@@ -71,6 +71,20 @@ def test_anchors_are_as_dense_as_nodes_and_stay_where_a_mesh_is_refined():
         assert level.mass @ level.density == pytest.approx(1, rel=1e-12)
         radius = np.linalg.norm(level.position, axis=1)
         assert np.corrcoef(np.log(radius), np.log(level.size))[0, 1] > 0.8
+
+
+def test_anchors_resolve_a_boundary_layer():
+    y = np.concatenate([[0.0], 1e-4 * np.cumsum(1.25 ** np.arange(30))])
+    x = np.linspace(0, 2, 50)
+    points = np.stack([c.ravel() for c in np.meshgrid(x, y, indexing="ij")], axis=1)
+    i = np.arange(len(points)).reshape(len(x), len(y))
+    quads = np.stack([i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]], -1).reshape(-1, 4)
+    mesh = Mesh(points, (CellBlock("quad", quads),))
+    spec = SampleSpec.fit([mesh], inputs=(), targets=())
+    owner = hierarchy_of(mesh, spec).levels[0].link[:, 0]
+    assert spec.graded_dim == 2
+    members = np.bincount(owner)[owner]
+    assert members.max() < 40 and 5 < np.median(members[points[:, 1] < 1e-3]) < 20
 
 
 def test_transfers_keep_integrals_and_each_anchor_counts():

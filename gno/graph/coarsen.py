@@ -63,11 +63,10 @@ def coarsened(sample: MeshData, spec: SampleSpec, owner: Int[Tensor, " n_0"]) ->
     coarse = MeshData(**{k: cluster_mean(sample[k], owner, mass) for k in ("x", "y", "geometry") if k in sample})
     pairs = np.sort(owner.numpy()[_undirected(sample)], axis=0)
     edges = np.unique(pairs[:, pairs[0] < pairs[1]], axis=1)
-    grade = None
+    size = None
     if "size_0" in sample:
-        log_grade = (sample.size_0 / sample.spacing_0).double().log()
-        grade = cluster_mean(log_grade[:, None], owner, mass)[:, 0].exp().numpy()
-    build = partial(build_hierarchy, n_candidates=spec.n_candidates, grade=grade, cell_dim=spec.graded_dim)
+        size = STEP * cluster_mean(sample.size_0.double().log()[:, None], owner, mass)[:, 0].exp().numpy()
+    build = partial(build_hierarchy, n_candidates=spec.n_candidates, size=size, cell_dim=spec.graded_dim)
     levels = build(position, sums, edges, spec.spacings).levels
     coarse.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
     for s, level in enumerate(levels):

@@ -1,4 +1,4 @@
-"""Where meshes are graded: how large the cells are in each place, beside those of the median."""
+"""Where meshes are graded: how large the cells are in each place, and the spacings that follow."""
 
 from __future__ import annotations
 
@@ -18,36 +18,42 @@ ROUNDS = 3
 ACROSS = 4
 
 
-def grading(points: Float[np.ndarray, "n dim"], edges: Int[np.ndarray, "2 n_edges"]) -> Float[np.ndarray, " n"]:
-    """Mean length of the edges around each node over its median, smoothed in its logarithm.
+def node_sizes(points: Float[np.ndarray, "n dim"], edges: Int[np.ndarray, "2 n_edges"]) -> Float[np.ndarray, " n"]:
+    """Geometric mean of the lengths of the edges around each node, smoothed.
 
-    Refining a mesh as a whole does not change it, so anchors that follow it stay where they are.
+    Of flat cells, as in a boundary layer, it lies between their sides: an anchor of some such sizes takes a part of one
+    column of them.
 
     Args:
         points: node positions.
         edges: undirected mesh edges, each once; a node without edges is of median size.
 
     >>> x = np.array([0.0, 1.0, 2.0, 3.0, 5.0, 9.0])[:, None]
-    >>> grading(x, np.stack([np.arange(5), np.arange(1, 6)])).round(1).tolist()
-    [0.8, 0.8, 0.9, 1.1, 1.5, 1.8]
+    >>> node_sizes(x, np.stack([np.arange(5), np.arange(1, 6)])).round(1).tolist()
+    [1.0, 1.1, 1.3, 1.7, 2.3, 2.6]
     """
-    n, (a, b) = len(points), edges
-    degree = np.bincount(edges.ravel(), minlength=n)
-    length = np.linalg.norm(points[a] - points[b], axis=1)
-    total = np.bincount(a, length, n) + np.bincount(b, length, n)
-    known = total > 0
+    n, length = len(points), np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)
+    (a, b), log_length = edges[:, length > 0], np.log(length[length > 0])
+    degree = np.bincount(a, minlength=n) + np.bincount(b, minlength=n)
+    known = degree > 0
     if not known.any():
         return np.ones(n)
-    size = np.log(np.where(known, total, 1.0) / np.maximum(degree, 1))
+    size = (np.bincount(a, log_length, n) + np.bincount(b, log_length, n)) / np.maximum(degree, 1)
     size = np.where(known, size, np.median(size[known]))
     for _ in range(ROUNDS):
         size = (size + np.bincount(a, size[b], n) + np.bincount(b, size[a], n)) / (1 + degree)
-    return np.exp(size - np.median(size))
+    return np.exp(size)
 
 
-def is_graded(gradings: Sequence[Float[np.ndarray, " _"]]) -> bool:
+def grading(size: Float[np.ndarray, " n"], mass: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Sizes over their median, of nodes that have mass. Refining a mesh as a whole does not change it, so anchors that
+    follow it stay where they are."""
+    return size / np.median(size[mass > 0] if mass.any() else size)
+
+
+def is_graded(sizes: Sequence[Float[np.ndarray, " _"]]) -> bool:
     """Whether cells differ so much, in most of the meshes, that no spacing of anchors suits all of a mesh."""
-    ratios = [np.divide(*np.quantile(grade, (0.95, 0.05))) for grade in gradings]
+    ratios = [np.divide(*np.quantile(size, (0.95, 0.05))) for size in sizes]
     return bool(np.median(ratios) > EVEN)
 
 

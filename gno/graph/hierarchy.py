@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from gno.graph.box import Box
-from gno.graph.grading import Sizes
+from gno.graph.grading import Sizes, grading
 from gno.mesh import Torus, nearest_image
 
 # A piece of a voxel lighter than this share of the median piece joins its heaviest neighbour.
@@ -120,7 +120,7 @@ def build_hierarchy(
     *,
     n_candidates: int = 5,
     period: Float[np.ndarray, " dim"] | None = None,
-    grade: Float[np.ndarray, " n"] | None = None,
+    size: Float[np.ndarray, " n"] | None = None,
     cell_dim: int = 0,
 ) -> Hierarchy:
     """Levels of anchors at the given spacings; O(N) in time and memory.
@@ -132,8 +132,8 @@ def build_hierarchy(
         spacings: spacing of levels 1, 2, …, in the unit of ``points``, ascending.
         n_candidates: anchors of the next level that a node can lean on.
         period: length after which coordinates repeat, 0 where they do not.
-        grade: spacing wanted at each node over that of the level; it is rounded to powers of two, and no spacing grows
-            beyond a quarter of the domain. The same everywhere by default.
+        size: of the cells around each node. Spacings are multiplied by it over its median, rounded to powers of two;
+            none grows beyond a quarter of the domain. The same everywhere by default.
         cell_dim: with it, the dimension of the cells; by default that of space.
 
     Raises:
@@ -154,6 +154,8 @@ def build_hierarchy(
     levels, spacing = [], float(np.median(length)) if len(length) else float(spacings[0])
     directed = _directed(edges)
     directed = directed[:, mass[directed[0]] > 0]  # a node without mass listens, and says nothing
+    grade = None if size is None else grading(size, mass)
+    spacing = spacing if grade is None else float(np.median(size / grade))
     sizes = Sizes.of(grade, box, cell_dim or points.shape[1])
     for next_spacing in spacings:
         owner = cluster(points, mass, edges, sizes.at(next_spacing), box, sizes.density(spacing))

@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 
 from gno.graph.features import geometry_features, in_units
 from gno.graph.fields import FieldSpec, fields_at
-from gno.graph.grading import grading
+from gno.graph.grading import grading, node_sizes
 from gno.graph.hierarchy import Hierarchy, Level, build_hierarchy
 from gno.graph.neighbours import edges_of
 from gno.graph.spec import SampleSpec
@@ -65,7 +65,7 @@ class _Nodes:
         at: interpolation from the mesh's nodes to the probes.
         repeats: node that each node repeats, itself where it is alone; None where coordinates do not repeat.
         period: of the coordinates.
-        grade: size of the cells around each node, over its median; None where spacings do not follow it.
+        size: of the cells around each node; None where spacings do not follow it.
     """
 
     points: np.ndarray
@@ -74,7 +74,7 @@ class _Nodes:
     at: csr_matrix
     repeats: np.ndarray | None = None
     period: np.ndarray | None = None
-    grade: np.ndarray | None = None
+    size: np.ndarray | None = None
 
     @staticmethod
     def of(mesh: Mesh, spec: SampleSpec, probes: np.ndarray | None = None) -> _Nodes:
@@ -84,17 +84,17 @@ class _Nodes:
             place = repeats(mesh)
             points, mass = points[place], np.bincount(place, mass, mesh.n_nodes)
         at = csr_matrix((0, mesh.n_nodes))
-        grade = grading(points, edges) if spec.graded_dim else None
+        size = node_sizes(points, edges) if spec.graded_dim else None
         if probes is not None:
             at = interpolation(mesh, np.asarray(probes))
             points = np.concatenate([points, in_units(mesh, spec.unit, probes)])
-            grade = None if grade is None else np.concatenate([grade, np.exp(at @ np.log(grade))])
+            size = None if size is None else np.concatenate([size, np.exp(at @ np.log(size))])
             mass = np.concatenate([mass, np.zeros(len(probes))])
             row, column = at.nonzero()
             edges = np.concatenate([edges, np.stack([place[column], mesh.n_nodes + row]).astype(np.int64)], axis=1)
             place = np.concatenate([place, mesh.n_nodes + np.arange(len(probes))])
         if not mesh.period:
-            return _Nodes(points, mass, edges, at, grade=grade)
+            return _Nodes(points, mass, edges, at, size=size)
         return _Nodes(points, mass, edges, at, place, np.array(mesh.period) / spec.unit)
 
     def values(self, fields: Sequence[FieldSpec], mesh: Mesh) -> np.ndarray:
@@ -105,7 +105,7 @@ class _Nodes:
         build = partial(build_hierarchy, spacings=spec.spacings, n_candidates=spec.n_candidates)
         mass = self.mass / self.mass.sum()
         if self.repeats is None:
-            return build(self.points, mass, self.edges, grade=self.grade, cell_dim=spec.graded_dim)
+            return build(self.points, mass, self.edges, size=self.size, cell_dim=spec.graded_dim)
         first, place = np.unique(self.repeats, return_inverse=True)
         mesh, *anchors = build(self.points[first], mass[first], place[self.edges], period=self.period).levels
         return Hierarchy((mesh.copied(place, first), *anchors))
@@ -146,8 +146,9 @@ def build_sample(
         data.y = torch.as_tensor(nodes.values(spec.targets, mesh), dtype=dtype)
     # Length over which what is near is told apart, fixed by the case as the anchors are.
     reach = spec.spacings[0] if spec.spacings else 0.1
+    grade = None if nodes.size is None else grading(nodes.size, nodes.mass)
     geometry = geometry_features(
-        mesh, nodes.points, spec.unit, reach, spec.sets, coordinates=spec.coordinates, grade=nodes.grade
+        mesh, nodes.points, spec.unit, reach, spec.sets, coordinates=spec.coordinates, grade=grade
     )
     data.geometry = torch.as_tensor(geometry, dtype=dtype)
     levels = nodes.hierarchy(spec).levels

@@ -10,7 +10,7 @@ import numpy as np
 
 from gno.graph.features import in_units
 from gno.graph.fields import FieldSpec, find_field
-from gno.graph.grading import grading, is_graded
+from gno.graph.grading import is_graded, node_sizes
 from gno.graph.neighbours import edges_of
 from gno.graph.stencil import even, steepest
 from gno.mesh import Mesh, Torus, laplacian, nearest_image
@@ -196,20 +196,24 @@ def _extent(mesh: Mesh) -> float:
 def _graded(meshes: Sequence[Mesh]) -> bool:
     if any(mesh.period for mesh in meshes):
         return False
-    return is_graded([grading(mesh.points[:, : mesh.dim].astype(np.float64), edges_of(mesh)) for mesh in meshes[:20]])
+    return is_graded([node_sizes(in_units(mesh, 1.0), edges_of(mesh)) for mesh in meshes[:20]])
 
 
 def _spacings(meshes, unit, n_levels, first_step, next_step, graded_dim) -> tuple[float, ...]:
-    lengths = []
-    for mesh in meshes[:20]:
-        edges, points = edges_of(mesh), in_units(mesh, unit)
-        torus = Torus.of(np.array(mesh.period) / unit) if mesh.period else None
-        offset = nearest_image(points[edges[0]] - points[edges[1]], torus)
-        lengths.append(np.median(np.linalg.norm(offset, axis=1)) if edges.size else 1.0)
-    first = first_step * float(np.median(lengths))
+    first = first_step * float(np.median([_usual_size(mesh, unit, graded_dim > 0) for mesh in meshes[:20]]))
     if n_levels is None:
         across = 2.0 / first  # anchors of level 1 along the longest side
         if graded_dim:  # as many as there would be if cells were even
             across = float(np.median([m.n_nodes for m in meshes])) ** (1 / graded_dim) / first_step
         n_levels = max(3, 2 + int(np.floor(np.log(max(across / 4, 1)) / np.log(next_step) + 1e-9)))
     return tuple(first * next_step**s for s in range(n_levels - 1))
+
+
+def _usual_size(mesh: Mesh, unit: float, graded: bool) -> float:
+    """Median length of the edges, in the unit; of a graded mesh the median over its nodes."""
+    edges, points = edges_of(mesh), in_units(mesh, unit)
+    if graded:
+        return float(np.median(node_sizes(points, edges)))
+    torus = Torus.of(np.array(mesh.period) / unit) if mesh.period else None
+    offset = nearest_image(points[edges[0]] - points[edges[1]], torus)
+    return float(np.median(np.linalg.norm(offset, axis=1))) if edges.size else 1.0
