@@ -119,6 +119,15 @@ def test_samples_and_what_follows_from_them(folder, capsys, monkeypatch):
     assert found["reaction left force x"]["mean"] == pytest.approx(np.mean(forces))
     assert found["reaction left force x"]["std"] == pytest.approx(np.std(forces, ddof=1))
     assert read("stress.vtu").point_fields["std_von_mises"].max() > 0
+    held = [str(path) for path in sorted(Path("held").glob("*.vtu"))][:10]
+    assert gno(capsys, monkeypatch, "predict", "runs/case", *held, "-o", "kept", "--samples")[0] == 0
+    status, out, err = gno(capsys, monkeypatch, *post, "--held-out", "kept", "--json")
+    low, high = json.loads(out)["intervals"]["reaction left force x"]
+    value = json.loads(out)["reaction left"]["force"][0]
+    assert status == 0 and (low + high) / 2 == pytest.approx(value) and low < value < high, err
+    assert "inside with 90%, by 10 held-out files:" in gno(capsys, monkeypatch, *post, "--held-out", "kept")[1]
+    status, _, err = gno(capsys, monkeypatch, *post, "--held-out", "train")
+    assert status == 2 and "--held-out: expected files of `gno predict --samples`, got train" in err
     assert gno(capsys, monkeypatch, *arguments)[0] == 0  # anew, without samples: the old ones are no more
     assert "samples" not in gno(capsys, monkeypatch, *post)[1]
 

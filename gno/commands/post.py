@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from gno.commands.options import Json
 
 if TYPE_CHECKING:
     from gno.mesh import Mesh
+    from gno.post.report import Report
 
 
 def post(
@@ -38,6 +39,12 @@ def post(
     cut: Annotated[
         list[str] | None, typer.Option(metavar="POINT:NORMAL", help="Fields on a plane through a solid.")
     ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Predictions of known truth (gno predict --samples): calibrated intervals."
+        ),
+    ] = None,
     recovery: Annotated[str, typer.Option(metavar="patch|l2", help="How node values are made.")] = "patch",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; probes go beside it.")] = None,
     as_json: Json = False,
@@ -48,8 +55,9 @@ def post(
     yz, xz in units of E; von_mises, tresca, principal_stress and strain come with it. What derives from predicted_u is
     called predicted_... as well. A reaction is the force with which a support holds the body.
 
-    Beside a file of `gno predict --samples` lie its samples: the same is derived from each of them, and mean and
-    standard deviation are printed, and written as std_....
+    Beside a file of `gno predict --samples` lie its samples: the same is derived from each of them, and the standard
+    deviation is printed, and written as std_.... With --held-out, a folder with predictions of files that have the true
+    fields, which were not trained on, every number gets an interval that holds it at 90 %.
 
     \b
     Examples:
@@ -58,6 +66,8 @@ def post(
       gno post predicted.vtu --stress predicted_displacement --young 7e4 --poisson 0.3 --plane stress --error -o out.vtu
       gno post room.vtu --flux temperature --conductivity k --reactions window --line 0,0:4,3 -o out.vtu
       gno post flow.vtu --drag cylinder --viscosity 1e-3 --speed 0.2 --length 0.1
+      gno predict runs/case held_out/*.vtu -o held --samples
+      gno post predicted/new.vtu --stress predicted_u --young 7e4 --poisson 0.3 --reactions left --held-out held
 
     \b
     Next:  gno show out.vtu -f von_mises     gno show out.vtu -f error_estimate
@@ -80,30 +90,55 @@ def post(
     how: dict[str, Any] = {"recovery": l2_recovery if recovery == "l2" else patch_recovery}
     asked: dict[str, Any] = {"reactions": reactions or [], "error": error, **how}
 
-    def derived(mesh: Mesh) -> report.Report:
+    def derived(mesh: Mesh, said: Callable[[str], str] = str) -> report.Report:
         found = report.Report(mesh)
         if stress:
             law = command.material(young, poisson, plane, mesh)
-            found = report.report_solid(found, command.fields(stress), law, **asked)
+            found = report.report_solid(found, command.fields(said(stress)), law, **asked)
         if flux:
             options = {**asked, "error": error and not stress}
-            found = report.report_flux(found, flux, command.parameter(conductivity), **options)
+            found = report.report_flux(found, said(flux), command.parameter(conductivity), **options)
         for name in gradient or []:
-            found = report.report_gradient(found, name, **how)
+            found = report.report_gradient(found, said(name), **how)
         if drag and viscosity is not None:
             flow: dict[str, Any] = {"viscosity": viscosity, "density": density, "speed": speed, "length": length}
-            names = command.fields(velocity)
-            found = report.report_fluid(found, drag, velocity=names, pressure=pressure, **flow)
+            names = command.fields(said(velocity))
+            found = report.report_fluid(found, drag, velocity=names, pressure=said(pressure), **flow)
         return found
 
-    found = derived(read(file))
-    if samples := sample_files(file):
-        found = with_spread(found, [derived(read(sample)) for sample in samples])
+    found, each = derived(read(file)), [derived(read(sample)) for sample in sample_files(file)]
+    if held_out is not None:
+        found = _with_intervals(found, each, file, held_out, derived)
+    elif each:
+        found = with_spread(found, each)
     files = [(found.mesh, output), *_probes(found.mesh, line or [], cut or [], output)] if output else []
     typer.echo(found.to_json() if as_json else str(found))
     for made, path in files:
         write(made, path)
         typer.echo(str(path), err=as_json)
+
+
+def _with_intervals(
+    found: Report, samples: Sequence[Report], file: Path, folder: Path, derived: Callable[..., Report]
+) -> Report:
+    """Standard deviations, and intervals by the predictions in a folder, that of the file itself left out."""
+    from gno.mesh import read
+    from gno.post.samples import PREDICTED, sample_files, with_spread
+    from gno.train.report import counter
+    from gno.uq.calibrated import COVERAGE
+    from gno.uq.derived import Derived, with_intervals
+
+    files = [path for path in sorted(folder.glob("*")) if sample_files(path) and path.resolve() != file.resolve()]
+    if not samples or not files:
+        raise ValueError(f"--held-out: expected files of `gno predict --samples`, got {folder if samples else file}")
+    known = []
+    with counter("held-out files", len(files), draw=True) as advance:
+        for path in files:
+            mesh = read(path)
+            truth = derived(mesh, lambda name: name.replace(PREDICTED, ""))
+            known.append(Derived(derived(mesh), [derived(read(sample)) for sample in sample_files(path)], truth))
+            advance(1)
+    return with_intervals(with_spread(found, samples), Derived(found, samples), known, COVERAGE)
 
 
 def _probes(mesh: Mesh, lines: list[str], cuts: list[str], output: Path) -> Iterator[tuple[Mesh, Path]]:
