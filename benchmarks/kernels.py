@@ -11,6 +11,7 @@ the same run; gathers that miss the cache are what is above it. `twin` is the sa
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import subprocess
@@ -32,6 +33,10 @@ from gno.nn.kernel import kernel_sum
 HOPPER = 90
 POINTERS = {
     "weights": "*fp32",
+    "x": "*fp32",
+    "c": "*fp32",
+    "dx": "*fp32",
+    "dc": "*fp32",
     "index": "*i64",
     "ptr": "*i64",
     "perm": "*i64",
@@ -46,8 +51,8 @@ def compiled(width: int) -> Iterator[str]:
     for name in SHORT.values():
         rows, _, channels = blocks(width)
         shared = {"ACC": tl.float32, "N_CHANNELS": width, "CHANNELS": channels}
-        for back, by_sender in ((False, False), (True, False), (True, True)):
-            form = {"BACKWARD": back, "BY_SENDER": by_sender, "ROWS": rows}
+        for dim, (back, by_sender) in itertools.product((0, 2, 3), ((False, False), (True, False), (True, True))):
+            form = {"DIM": dim, "BACKWARD": back, "BY_SENDER": by_sender, "ROWS": rows}
             yield resources(integral._integral, name, {**shared, **form})
         for n_sets, permuted in ((1, False), (1, True), (3, False), (3, True), (4, False), (4, True)):
             rows_of_sets, sets, _ = blocks(width, n_sets)
@@ -81,7 +86,9 @@ def resources(kernel: triton.JITFunction, values: str, constants: dict) -> str:
     spilled = re.search(r"(\d+) bytes spill stores", done.stderr)
     if not registers or not spilled:
         raise RuntimeError(f"{kernel.__name__}: expected a report of ptxas, got {done.stderr.strip()}")
-    form = ", ".join(f"{k}={v}" for k, v in constants.items() if k in ("BACKWARD", "BY_SENDER", "PERMUTED", "N_SETS"))
+    form = ", ".join(
+        f"{k}={v}" for k, v in constants.items() if k in ("DIM", "BACKWARD", "BY_SENDER", "PERMUTED", "N_SETS")
+    )
     numbers = f"{registers[1]} | {spilled[1]} | {built.metadata.shared}"
     return f"| {kernel.__name__.strip('_')} | {form} | {values} | {numbers} |"
 
@@ -133,6 +140,13 @@ def cases(n_nodes: int, width: int, dtype: torch.dtype) -> Iterator[tuple[str, C
     yield "moments up, 3 sets", lambda v: moments(v, w, turned), [values(n_fine)], once + 8 * len(link.sender)
     pair = [values(n_near), values(n_near)]
     yield "kernel integral", lambda a, b: kernel_sum(a, b, near_w, near), pair, (index + 4) * len(near.sender)
+    place = [torch.randn(n, 2, device="cuda").requires_grad_() for n in (len(near.sender), width)]
+    yield (
+        "kernel integral, offsets",
+        lambda a, b, x, c: kernel_sum(a, b, near_w, near, x, c),
+        [*pair, *place],
+        (index + 4) * len(near.sender),
+    )
 
 
 def measured(n_nodes: int, width: int, dtype: torch.dtype) -> Iterator[str]:

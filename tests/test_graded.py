@@ -108,7 +108,7 @@ def test_offsets_are_in_spacings_of_their_place():
     offset = torch.stack([w / around.spread[0] for w in around.spread[1:]], dim=1).norm(dim=1)
     assert offset.median() > 0.3 and offset.max() < 4
     levels = operator._encode(batch, None)[0]
-    apart = AnchorGraph.of(levels, batch, operator.config).shift.norm(dim=1)
+    apart = AnchorGraph.of(levels, batch, operator.config).offset.norm(dim=1)
     assert 0.7 < apart.median() < 2 and apart.max() < 4
     near = sample.pos_0[:, None] - sample.pos_1[sample.link_0]
     assert near.norm(dim=2).max() / near.norm(dim=2).min() > 100  # in units of the case

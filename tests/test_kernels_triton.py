@@ -92,6 +92,16 @@ def test_kernel_integral(edges, monkeypatch, dtype, n_channels):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("n_channels", "dim"), [(5, 1), (5, 2), (160, 3)])
+def test_kernel_integral_of_offsets(edges, monkeypatch, dtype, n_channels, dim):
+    long = torch.promote_types(dtype, torch.float32)
+    w = random(N_EDGES, dtype=long).detach()
+    a, b = random(N_RECEIVERS, n_channels, dtype=dtype), random(N_SENDERS, n_channels, dtype=dtype, seed=2)
+    x, c = ((0.3 * random(n, dim, dtype=long, seed=n)).detach().requires_grad_() for n in (N_EDGES, n_channels))
+    assert_equal(*both(monkeypatch, lambda a, b, x, c: kernel_sum(a, b, w, edges, x, c), a, b, x, c))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
 def test_rows_of_many_edges_are_cut(monkeypatch, dtype):
     receiver = torch.tensor([0] * 3 + [2] * 450 + [3] * 64 + [4] * 65)  # and row 1 is empty
     sender = torch.arange(len(receiver)) % 7
@@ -146,6 +156,8 @@ def test_gradients_are_those_of_the_function(edges, monkeypatch):
     assert torch.autograd.gradcheck(lambda v, w: moments(v, (w, w.square()), few), (v, w))
     assert torch.autograd.gradcheck(lambda v, w: expansion(v, (w, w.square()), few), (side, w))
     assert torch.autograd.gradcheck(lambda a, b: kernel_sum(a, b, w.detach(), few), (a, v))
+    x, c = random(5, 3, dtype=torch.float64, seed=3), random(2, 3, dtype=torch.float64, seed=4)
+    assert torch.autograd.gradcheck(lambda a, b, x, c: kernel_sum(a, b, w.detach(), few, x, c), (a, v, x, c))
 
 
 def test_the_environment_decides(monkeypatch):

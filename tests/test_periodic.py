@@ -174,9 +174,9 @@ def test_gradients_pass_where_images_are_meant():
     model(collate([sample])).fields[0].square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     edges = Edges.build(torch.tensor([0, 2, 1, 0]), torch.tensor([0, 0, 1, 2]), 3, 3)
-    a, b, c = (torch.randn(n, 2, dtype=torch.float64, requires_grad=True) for n in (3, 3, 4))
+    a, b, x, c = (torch.randn(*n, dtype=torch.float64, requires_grad=True) for n in ((3, 5), (3, 5), (4, 2), (5, 2)))
     w = torch.rand(4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda a, b, c: kernel_sum(a, b, w, edges, c), (a, b, c))
+    assert torch.autograd.gradcheck(lambda a, b, x, c: kernel_sum(a, b, w, edges, x, c), (a, b, x, c))
 
 
 def test_equations_close_on_themselves():

@@ -83,6 +83,7 @@ CASES = {
     "variational": lambda: (steady(method="variational", noise="crps"), train_cases.squares(3)),
     "checkpoint": lambda: (periodic(checkpoint=True), [torus(9), torus(11)]),
     "periodic": lambda: (periodic(), [torus(9), torus(11)]),
+    "graded": lambda: (periodic(graded=True), [torus(n).replace(period=()) for n in (9, 11)]),
     "no levels": lambda: (periodic(n_levels=1), [torus(9), torus(11)]),
     "physics": with_physics,
     "all physics": lambda: with_physics(**physics.ALL, weights="relobralo"),

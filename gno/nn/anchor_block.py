@@ -20,7 +20,7 @@ from gno.nn.link import spacing
 from gno.nn.mlp import mlp
 from gno.nn.norm import RMSNorm
 from gno.nn.pooling import Transfer
-from gno.nn.torus import images, placed, torus_of
+from gno.nn.torus import between, placed, torus_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ class LevelState:
 class AnchorGraph:
     """The anchors of all coarse levels as one graph, and as tokens; the last of them are the keys.
 
-    Positions are in spacings of each anchor's level. ``keys`` are for anchors, ``mesh_keys`` for the nodes of the mesh.
-    ``shift`` is how far from a sender its image is that an edge means, where coordinates repeat. Where meshes are
-    graded there are no positions, and it is the whole offset, in the mean of both spacings.
+    ``keys`` are for anchors, ``mesh_keys`` for the nodes of the mesh. Positions are in spacings of each anchor's level.
+    Where coordinates repeat or meshes are graded, differences of such positions are not what is meant: there are none,
+    and ``offset`` is that of the sender from the receiver, in the mean of both spacings.
     """
 
     edges: Edges
@@ -50,31 +50,28 @@ class AnchorGraph:
     keys: Tokens
     mesh_keys: Tokens
     condition: Condition | None
-    shift: Float[Tensor, "n_edges dim"] | None = None
+    offset: Float[Tensor, "n_edges dim"] | None
 
     @staticmethod
     def of(levels: Sequence[LevelState], batch: Batch, c: OperatorConfig) -> AnchorGraph:
         """Edges among the anchors of each level with weights m_j b_ij over their sum, b = exp(−|x_ij|²)."""
-        coarse, edges, weights, place, shift = levels[1:], [], [], [], []
+        coarse, edges, weights, place, offsets = levels[1:], [], [], [], []
         for s, level in enumerate(coarse, start=1):
             near = level_edges(batch, s)
             torus = torus_of(batch, s, level.batch.index_select(0, near.receiver))
-            offset, away = images(level.position, level.position, near, torus)
             unit = (spacing(batch, s, near.sender) + spacing(batch, s, near.receiver)) / 2
-            offset = offset / unit
-            if "size_0" in batch:
-                shift.append(offset)
-            else:
+            offset = between(level.position, level.position, near, torus) / unit
+            if torus is None and "size_0" not in batch:
                 place.append(level.position / unit)
-                shift += [] if away is None else [away / unit]
             w = level.mass.index_select(0, near.sender) * (-offset.square().sum(1)).exp()
             edges.append(near)
             weights.append(over_sum(w.detach(), near))
+            offsets.append(offset)
         tokens, keys, mesh_keys = (_tokens(levels, first, batch) for first in (1, c.key_level, c.mesh_key_level))
         condition = Condition.of(batch, [level.batch for level in coarse])
-        near, position = Edges.union(edges), torch.cat(place) if place else None
-        shifts = torch.cat(shift) if shift else None
-        return AnchorGraph(near, torch.cat(weights), position, tokens, keys, mesh_keys, condition, shifts)
+        position, offset = (torch.cat(place), None) if place else (None, torch.cat(offsets))
+        near, all_weights = Edges.union(edges), torch.cat(weights)
+        return AnchorGraph(near, all_weights, position, tokens, keys, mesh_keys, condition, offset)
 
 
 class Block(nn.Module):
@@ -103,7 +100,7 @@ class Block(nn.Module):
 
     def _near(self, v: Float[Tensor, "n width"], graph: AnchorGraph) -> Float[Tensor, "n width"]:
         n = self.norm_kernel(v, graph.condition)
-        return v + self.kernel(n, graph.position, graph.edges, graph.weights, graph.shift)
+        return v + self.kernel(n, graph.position, graph.edges, graph.weights, graph.offset)
 
 
 def _tokens(levels: Sequence[LevelState], first: int, batch: Batch) -> Tokens:

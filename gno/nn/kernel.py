@@ -39,16 +39,14 @@ class KernelIntegral(nn.Module):
         position: Float[Tensor, "n dim"] | None,
         edges: Edges,
         weights: Float[Tensor, " n_edges"],
-        shift: Float[Tensor, "n_edges dim"] | None = None,
+        offset: Float[Tensor, "n_edges dim"] | None = None,
     ) -> Float[Tensor, "n width"]:
-        """``position`` in spacings of each node's level; the sender's image that is meant lies ``shift`` away. Without
-        positions that is the whole offset."""
+        """``position`` in spacings of each node's level; without it the ``offset`` of the sender on each edge."""
         receive, send = self.receive(values), self.send(values)
-        if position is not None:
-            place = in_full(self.place, position)
-            receive, send = receive - place, send + place
-        more = None if shift is None else in_full(self.place, shift)
-        return self.out(kernel_sum(receive, send, weights, edges, more))
+        if position is None:
+            return self.out(kernel_sum(receive, send, weights, edges, offset, self.place.weight))
+        place = in_full(self.place, position)
+        return self.out(kernel_sum(receive - place, send + place, weights, edges))
 
 
 def kernel_sum(
@@ -56,30 +54,32 @@ def kernel_sum(
     b: Float[Tensor, "n_senders c"],
     weights: Float[Tensor, " n_edges"],
     edges: Edges,
-    c: Float[Tensor, "n_edges c"] | None = None,
+    offset: Float[Tensor, "n_edges dim"] | None = None,
+    place: Float[Tensor, "c dim"] | None = None,
 ) -> Float[Tensor, "n_receivers c"]:
-    """``y_i = Σ_j w_ij silu(a_i + b_j + c_ij)``; the weights are a quadrature and carry no gradient.
+    """``y_i = Σ_j w_ij silu(a_i + b_j)``, or with offsets x and their map C, the ``place``, ``silu(a_i + b_j + C x_ij)``.
+    The weights are a quadrature and carry no gradient.
 
     Sums are gathers in a fixed order, so results do not change between runs. The plain form keeps one edge tensor for
-    the way back, the kernel none; it takes no c.
+    the way back, the kernel none.
     """
-    return _KernelSum.apply(a, b, weights, edges, c)
+    return _KernelSum.apply(a, b, weights, edges, offset, place)
 
 
 class _KernelSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a, b, weights, edges, c):
-        ctx.edges, ctx.fused, ctx.differs = edges, on_triton(a) and c is None, c is not None
+    def forward(ctx, a, b, weights, edges, offset, place):
+        ctx.edges, ctx.fused = edges, on_triton(a)
         if ctx.fused:
             from gno.kernels import integral
 
-            ctx.save_for_backward(a, b, weights)
-            return integral.kernel_sum(a, b, weights, edges.sender, edges.ptr)
+            ctx.save_for_backward(a, b, weights, offset, place)
+            return integral.kernel_sum(a, b, weights, edges.sender, edges.ptr, offset, place)
         z = a.index_select(0, edges.receiver)
         z += b.index_select(0, edges.sender)
-        if c is not None:
-            z += c
-        ctx.save_for_backward(z, weights)
+        if offset is not None:
+            z += offset @ place.T
+        ctx.save_for_backward(z, weights, offset, place)
         return sum_received(nn.functional.silu(z), weights.to(z.dtype), edges)
 
     @staticmethod
@@ -89,8 +89,13 @@ class _KernelSum(torch.autograd.Function):
             from gno.kernels import integral
 
             by_receiver, by_sender = (edges.sender, edges.ptr), (edges.receiver, edges.ptr_t, edges.perm)
-            return *integral.kernel_sum_backward(grad, *ctx.saved_tensors, by_receiver, by_sender), None, None, None
-        z, weights = ctx.saved_tensors
+            da, db, *others = integral.kernel_sum_backward(grad, *ctx.saved_tensors, by_receiver, by_sender)
+            return da, db, None, None, *others
+        z, weights, offset, place = ctx.saved_tensors
         dz = grad.index_select(0, edges.receiver).mul_(weights.to(z.dtype)[:, None])
         dz = torch.ops.aten.silu_backward(dz, z)
-        return sum_received(dz, None, edges), sum_sent(dz, None, edges), None, None, dz if ctx.differs else None
+        da, db = sum_received(dz, None, edges), sum_sent(dz, None, edges)
+        if offset is None:
+            return da, db, None, None, None, None
+        dz = dz.to(offset.dtype)
+        return da, db, None, None, dz @ place, dz.T @ offset

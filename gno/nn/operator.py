@@ -21,7 +21,7 @@ from gno.nn.output import NoisyOutput, Output, restricted
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
 from gno.nn.stencil import LocalLaw, MeshLaplacian, Stencil
 from gno.nn.stochastic import let_draw
-from gno.nn.torus import images, placed, torus_of
+from gno.nn.torus import between, placed, torus_of
 
 # log σ² is kept within these bounds, in units of the normalised targets: beyond them is round-off, or no information.
 LOG_VARIANCE = (-18.0, 6.0)
@@ -143,14 +143,16 @@ class NeuroScale(nn.Module):
             edges, place = link_edges(batch, s), batch[f"pos_{s + 1}"]
             unit = spacing(batch, s + 1, edges.sender)
             torus = torus_of(batch, s + 1, batch[f"pos_{s}_batch"].index_select(0, edges.receiver))
-            apart, shift = images(position, place, edges, torus)
-            here, there = (None, None) if graded else (position / unit, place / unit)
-            within = apart if graded else shift
-            within = None if within is None else within / unit
-            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], here, there, within)
+            if torus is None and not graded:
+                where = (position / unit, place / unit, None)
+            else:
+                where = (None, None, between(position, place, edges, torus) / unit)
+            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], *where)
             transfer = Transfer.build(edges, weights, mass)
             levels.append(LevelState(v, position, mass, batch[f"pos_{s}_batch"], transfer))
-            moved = transfer.restrict(position) if torus is None else place - transfer.centre(apart)
+            moved = transfer.restrict(position)
+            if torus is not None:
+                moved = place - transfer.centre(between(position, place, edges, torus))
             moved = torch.where((transfer.coarse_mass > 0)[:, None], moved, place)
             offset = offsets(position, moved, edges, unit, torus)
             # P learns where it decides the answer, in the outputs and in where anchors stand; through the features that

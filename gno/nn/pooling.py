@@ -95,17 +95,17 @@ class LearnedPooling(nn.Module):
         log_b: Float[Tensor, "n k"],
         fine: Float[Tensor, "n dim"] | None,
         coarse: Float[Tensor, "n_coarse dim"] | None,
-        shift: Float[Tensor, "n_edges dim"] | None = None,
+        offset: Float[Tensor, "n_edges dim"] | None = None,
     ) -> Float[Tensor, " n_edges"]:
-        """``fine`` and ``coarse`` positions in spacings of the coarse level; the anchor's image that is meant lies
-        ``shift`` away. Without positions that is the whole offset."""
+        """``fine`` and ``coarse`` positions in spacings of the coarse level; without them the ``offset`` of the anchor
+        from the node on each link."""
         n, k = log_b.shape
         b = log_b.softmax(1)
         seen = Transfer.build(edges, b.flatten(), mass).restrict(self.key(values))
         anchor = seen if coarse is None else torch.cat([seen, in_full(self.place, coarse)], dim=1)
         seen, *place = spread(anchor, edges).view(n, k, -1).split(self.key.out_features, dim=2)
-        if shift is not None:
-            place.append(in_full(self.place, shift).view(n, k, -1))
+        if offset is not None:
+            place.append(in_full(self.place, offset).view(n, k, -1))
         unlike = (self.query(values)[:, None] - seen).square().sum(2)
         node = self.node(values) if fine is None else self.node(values) - in_full(self.place, fine)
         hidden = nn.functional.silu(sum(place, start=node[:, None]))
@@ -116,5 +116,5 @@ class LearnedPooling(nn.Module):
 class GeometricPooling(nn.Module):
     """Fixed weights, softmax of the geometric ones: what learned pooling is measured against."""
 
-    def forward(self, values, mass, edges, log_b, fine, coarse, shift=None) -> Float[Tensor, " n_edges"]:
+    def forward(self, values, mass, edges, log_b, fine, coarse, offset=None) -> Float[Tensor, " n_edges"]:
         return log_b.softmax(1).flatten()

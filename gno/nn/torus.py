@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gno.graph.segment import Edges
-from gno.mesh import Torus
+from gno.mesh import Torus, nearest_image
 
 
 def torus_of(batch: Batch, s: int, mesh: Int[Tensor, " n"]) -> Torus | None:
@@ -25,16 +25,11 @@ def torus_of(batch: Batch, s: int, mesh: Int[Tensor, " n"]) -> Torus | None:
     return Torus(*(rows if len(rows) == 1 else rows.index_select(0, mesh)).unbind(1))
 
 
-def images(
-    fine: Tensor, coarse: Tensor, edges: Edges, torus: Torus | None
-) -> tuple[Float[Tensor, "n_edges dim"], Float[Tensor, "n_edges dim"] | None]:
-    """Offset of the sender's nearest image from the receiver on each edge, and of the image from the sender itself;
-    the latter is None if nothing repeats."""
-    offset = coarse.index_select(0, edges.sender) - fine.index_select(0, edges.receiver)
-    if torus is None:
-        return offset, None
-    nearest = torus.nearest(offset)
-    return nearest, nearest - offset
+def between(
+    fine: Float[Tensor, "n dim"], coarse: Float[Tensor, "n_coarse dim"], edges: Edges, torus: Torus | None
+) -> Float[Tensor, "n_edges dim"]:
+    """Offset of the sender, or of its nearest image, from the receiver on each edge."""
+    return nearest_image(coarse.index_select(0, edges.sender) - fine.index_select(0, edges.receiver), torus)
 
 
 def placed(batch: Batch, s: int, position: Float[Tensor, "n dim"], mesh: Int[Tensor, " n"]) -> Float[Tensor, "n c"]:
