@@ -11,6 +11,7 @@ import pytest
 
 from gno.mesh import Mesh, MeshError, MeshWarning, node_mass, read, read_series
 from gno.mesh.io import each_frame
+from gno.train.splits import series_of
 
 ase = pytest.importorskip("ase")
 ase_io = pytest.importorskip("ase.io")
@@ -38,6 +39,18 @@ def dump_frame(
         f"{before}ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n{len(rows)}\n"
         f"ITEM: BOX BOUNDS {flags}\n{bounds}\nITEM: ATOMS {columns}\n{table}\n"
     )
+
+
+def test_a_dump_may_have_any_name(tmp_path: Path) -> None:
+    truth = [unsorted_dump(tmp_path / f"dump.{number}", 1)[0] for number in (900, 1000)]
+    np.testing.assert_allclose(read(tmp_path / "dump.1000").points, truth[1]["points"])
+    assert [mesh.source for mesh in read_series(tmp_path / "dump.*")] == [f"{tmp_path}/dump.{k}" for k in (900, 1000)]
+    assert series_of(tmp_path / "dump.900") == tmp_path / "dump.*"
+    unsorted_dump(tmp_path / "melt.out", 3)
+    assert len(read_series(tmp_path / "melt.out")) == 3 and read(tmp_path / "melt.out@1").n_nodes == 7
+    (tmp_path / "melt.log").write_text("LAMMPS (2 Aug 2023)")
+    with pytest.raises(MeshError, match=r"expected one of .*, got '\.log'"):
+        read(tmp_path / "melt.log")
 
 
 def unsorted_dump(path: Path, n_frames: int = 3) -> list[dict[str, np.ndarray]]:

@@ -32,10 +32,11 @@ def numbers(text: str, count: int) -> range:
 
 
 def stem(path: Path) -> str:
-    """The name of a file without its extension, with the number of the frame if one is meant.
+    """The name of a file without its extension, which a number is not; with that of the frame if one is meant.
 
-    >>> stem(Path("run.xyz@12")), stem(Path("part.vtu"))
-    ('run@12', 'part')
+    >>> stem(Path("run.xyz@12")), stem(Path("part.vtu")), stem(Path("dump.1000"))
+    ('run@12', 'part', 'dump.1000')
     """
     file, frame = split_address(path)
-    return file.stem if frame is None else f"{file.stem}@{frame}"
+    name = file.name if file.suffix[1:].isdigit() else file.stem
+    return name if frame is None else f"{name}@{frame}"

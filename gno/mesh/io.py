@@ -44,6 +44,8 @@ READABLE = tuple(
     sorted({".pvd", *_OWN_READERS, *_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS, *meshioreader.RARE})
 )
 """Extensions that ``read`` knows."""
+_DUMP = b"ITEM: "
+"""How a dump of LAMMPS begins, which has any name."""
 
 
 def read(path: str | os.PathLike, *, step: int | None = None) -> Mesh:
@@ -97,7 +99,7 @@ def step_times(path: Path) -> list[float]:
     if split_address(path)[1] is not None:
         return []
     _check_file(path)
-    suffix = path.suffix.lower()
+    suffix = _extension(path)
     if suffix == ".pvd":
         return [time for _, time in pvd.entries(path)]
     return _guarded(path, _STEPPED[suffix][0], path) if suffix in _STEPPED else []
@@ -105,7 +107,7 @@ def step_times(path: Path) -> list[float]:
 
 def read_step(path: Path, number: int) -> Mesh:
     """Read one time step of a file that exists."""
-    suffix = path.suffix.lower()
+    suffix = _extension(path)
     if suffix == ".pvd":
         file, time = pvd.entries(path)[number]
         mesh = read(file)
@@ -113,6 +115,15 @@ def read_step(path: Path, number: int) -> Mesh:
     if suffix in _STEPPED:
         return _guarded(path, _STEPPED[suffix][1], path, number)
     return _guarded(path, _single_reader(path), path)
+
+
+def _extension(path: Path) -> str:
+    """The extension, which says the format; that of a dump for a file that has none of the known ones and is one."""
+    suffix = path.suffix.lower()
+    if suffix in READABLE:
+        return suffix
+    with path.open("rb") as file:
+        return lammps.SUFFIXES[0] if file.read(len(_DUMP)) == _DUMP else suffix
 
 
 def _check_file(path: Path) -> None:

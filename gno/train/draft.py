@@ -15,7 +15,7 @@ import pydantic
 
 from gno.graph.fields import FieldSpec, fields_at, find_field
 from gno.mesh import Mesh, read
-from gno.mesh.address import split_address
+from gno.mesh.address import split_address, stem
 from gno.mesh.index import without_parts
 from gno.mesh.io import step_times
 from gno.progress import counter
@@ -164,10 +164,10 @@ def pattern_of(files: Sequence[Path], folder: Path) -> list[str]:
     files = [file.resolve() for file in files]
     if whole := _whole_trajectory(files):
         return [_relative(whole.parent, folder) + f"{whole.name}@:"]
-    parents, suffixes = {file.parent for file in files}, {file.suffix for file in files}
+    parents, suffixes = {file.parent for file in files}, {file.name[len(stem(file)) :] for file in files}
     if len(files) > 1 and len(parents) == len(suffixes) == 1:
         parent, suffix = parents.pop(), suffixes.pop()
-        for start in ("", os.path.commonprefix([file.stem for file in files])):  # noqa: RUF071 (letters, not folders)
+        for start in ("", os.path.commonprefix([stem(file) for file in files])):  # noqa: RUF071 (letters, not folders)
             pattern = f"{glob.escape(start)}*{suffix}"
             if set(without_parts(sorted(parent.glob(pattern)))) == set(files):
                 return [_relative(parent, folder) + pattern]

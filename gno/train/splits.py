@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gno.mesh.address import stem
 from gno.mesh.files import atomic
-from gno.mesh.io import step_times
+from gno.mesh.io import READABLE, step_times
 
 SPLITS = ("train", "validation", "test")
 # What a run's files were, in its folder: files that come later change a split at random.
@@ -17,7 +18,7 @@ FILE = "files.json"
 # Formats of which one file can hold, or list, a whole series; of others the numbered files are one.
 SERIES = {".pvd", ".xdmf", ".xmf", ".e", ".exo", ".ex2", ".frd"}
 # Formats whose files hold either one frame of numbered ones or a whole trajectory.
-TRAJECTORIES = {".dump", ".extxyz", ".gro", ".lammpstrj", ".pdb", ".xyz"}
+TRAJECTORIES = {".dump", ".extxyz", ".gro", ".lammpstrj", ".msh", ".pdb", ".xyz"}
 
 
 def series_of(path: Path) -> Path:
@@ -25,11 +26,15 @@ def series_of(path: Path) -> Path:
 
     >>> series_of(Path("run/step_0012.vtu")).as_posix(), series_of(Path("run/all.pvd")).as_posix()
     ('run/step_*.vtu', 'run/all.pvd')
+    >>> series_of(Path("run/dump.1000")).as_posix()
+    'run/dump.*'
     """
-    suffix = path.suffix.lower()
-    if suffix in SERIES or (suffix in TRAJECTORIES and path.is_file() and len(step_times(path)) > 1):
+    name = stem(path)
+    suffix = path.name[len(name) :].lower()
+    either = suffix in TRAJECTORIES or suffix not in READABLE  # a dump of LAMMPS has any name
+    if suffix in SERIES or (either and path.is_file() and len(step_times(path)) > 1):
         return path
-    return path.with_name(re.sub(r"\d+$", "*", path.stem) + path.suffix)
+    return path.with_name(re.sub(r"\d+$", "*", name) + path.name[len(name) :])
 
 
 def series_files(files: Iterable[Path]) -> list[Path]:
