@@ -51,6 +51,13 @@ def test_stress_reactions_error_flux_and_a_line(bar, capsys, monkeypatch):
     assert np.allclose(line.point_fields["von_mises"], 1) and "left" in mesh.point_sets
 
 
+def test_sides_that_repeat_are_told_from_supports(bar, capsys, monkeypatch):
+    write(read(bar).replace(period=(3.0, 0.0)), bar)
+    status, out, err = gno(capsys, monkeypatch, "post", bar, "--flux", "T", "--reactions", "left")
+    assert status == 0, err
+    assert "x repeats after 3: each of the two sides counts for itself" in out and "not a support's" in out
+
+
 def test_figures_for_machines(bar, capsys, monkeypatch):
     status, out, _ = gno(capsys, monkeypatch, "post", bar, "--stress", "displacement", *ELASTIC, "--json")
     facts = json.loads(out)

@@ -91,7 +91,7 @@ def post(
     asked: dict[str, Any] = {"reactions": reactions or [], "error": error, **how}
 
     def derived(mesh: Mesh, said: Callable[[str], str] = str) -> report.Report:
-        found = report.Report(mesh)
+        found = report.report_on(mesh)
         if stress:
             law = command.material(young, poisson, plane, mesh)
             found = report.report_solid(found, command.fields(said(stress)), law, **asked)
