@@ -47,7 +47,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         for lr, weight in ((2e-3, 0.1), (2e-3, 1.0), (4e-3, 1.0), (8e-3, 1.0))
     ],
 }
-LEADING = ("gno", "FNO", "gno, equation", "PINO", "gno, balance")  # first to be measured again
+LEADING = ("gno", "FNO", "gno, equation")  # first to be measured again
 NETWORK = {"gno, equation": "gno", "gno, balance": "gno", "PINO": "FNO"}
 SETTINGS = ("lr", "batch_size", "physics", "knobs", "modes")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import microstructure as benchmark
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from microstructure_cells import SPACING, cells, gradients
 from microstructure_run import CLASSICAL, PREDICTED, Job
@@ -40,9 +39,8 @@ def draw(mesh: Mesh, found: dict[str, np.ndarray], path: Path) -> None:
     grid = figure.subplots(2, 1 + len(names))
     places = (*mesh.points.T, mesh.cells[0].nodes)
     a = mesh.cell_fields["conductivity"]
-    image = grid[0, 0].tripcolor(*places, facecolors=a, norm=LogNorm(1, a.max()), cmap="Greys_r", rasterized=True)
-    figure.colorbar(image, ax=grid[0, 0], location="left", shrink=0.8)
-    grid[0, 0].set_title("conductivity", fontsize=9)
+    grid[0, 0].tripcolor(*places, facecolors=a, cmap="Greys", vmax=1.5 * a.max(), rasterized=True)
+    grid[0, 0].set_title(f"conductivity, 1 and {a.max():.1f}", fontsize=9)
     grid[1, 0].triplot(*places, color="0.3", linewidth=0.3)
     grid[1, 0].set_title(f"mesh, {mesh.n_nodes} nodes", fontsize=9)
     limit, top = np.abs(truth).max(), np.quantile(fluxes["reference"], 0.995)
@@ -58,7 +56,7 @@ def draw(mesh: Mesh, found: dict[str, np.ndarray], path: Path) -> None:
     figure.colorbar(potential, ax=grid[0], shrink=0.9, label="$\\chi_1$")
     figure.colorbar(last, ax=grid[1], shrink=0.9, label="$|a\\,(e_1 + \\nabla\\chi_1)|$")
     for axes in grid.flat:
-        axes.set(xticks=[], yticks=[], aspect="equal")
+        axes.set(xticks=[], yticks=[], aspect="equal", xlim=(0, mesh.period[0]), ylim=(0, mesh.period[1]))
     FigureCanvasAgg(figure)
     path.parent.mkdir(exist_ok=True, parents=True)
     figure.savefig(path, dpi=110)
