@@ -7,8 +7,8 @@ Cells of 20 grains, soft or hard, on meshes that follow the grains (`microstruct
 first call, about 4 minutes of one thread). From the conductivity to the fluctuations χ of the potential under both unit
 gradients, and to the effective conductivity A.
 
-1. gno, gno with its equation as a loss, and with its balance kept (`physics.conservative`); FNO (neuraloperator), PINO
-   (FNO with the same energy as a loss, on its grid), gno without levels (a plain graph network).
+1. gno, gno with its equation as a loss, with its balance kept (`physics.conservative`), and without attention; FNO
+   (neuraloperator), PINO (FNO with the same energy as a loss, on its grid), gno without levels (a plain graph network).
 2. Without learning: bounds, mean fields, coarse elements with averaged coefficients, multiscale finite elements, and
    linear elements on the mesh itself.
 3. Cells as in training, with more hard grains, with a higher contrast, four times as large, on meshes twice as fine.
@@ -59,10 +59,12 @@ def jobs(minutes: float, seeds: int, rows: Callable[[], list[dict[str, Any]]]) -
     tried = [(name, some[k]) for k in range(most) for name, some in VARIANTS.items() if k < len(some)]
     yield from (plain(Job(network(name), N_TRAIN, 0, minutes, **variant)) for name, variant in tried)
     best = {name: chosen(rows(), name) for name in VARIANTS}
-    changes = [{"seed": 1}, *({"n_train": n} for n in FEW[::-1]), *({"seed": seed} for seed in range(2, seeds))]
+    once = [plain(Job("gno", minutes=minutes, **{**best["gno"], "knobs": {"attention": False}}))]
+    changes = [*({"seed": seed} for seed in range(1, seeds)), *({"n_train": n} for n in FEW[::-1])]
     for names in (LEADING, [name for name in VARIANTS if name not in LEADING]):
-        for change in changes if seeds > 1 else changes[1:]:
+        for change in changes:
             yield from (plain(Job(network(name), minutes=minutes, **{**best[name], **change})) for name in names)
+        yield from once
 
 
 def plain(job: Job) -> dict[str, Any]:
@@ -84,7 +86,9 @@ def name_of(row: dict[str, Any]) -> str:
 
 def chosen(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     """Settings that err least on validation, of those that were tried."""
-    first = [row for row in rows if "model" in row and row["n_train"] == N_TRAIN and not row["seed"]]
+    first = [
+        row for row in rows if "model" in row and row["n_train"] == N_TRAIN and not row["seed"] and not row["knobs"]
+    ]
     best = min((row for row in first if name_of(row) == name), key=lambda row: row["validation"]["field"])
     return {key: best[key] for key in SETTINGS}
 
@@ -93,8 +97,9 @@ def grouped(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Rows that differ in the seed alone, by what the others have in common."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
+        knobs = "".join(f", {key} {value}" for key, value in row["knobs"].items())
         weight = f", weight {row['physics']['intra']:g}" if row["physics"] else ""
-        found.setdefault(f"{name_of(row)}{weight} | {row['lr']:g} | {row['batch_size']}", []).append(row)
+        found.setdefault(f"{name_of(row)}{knobs}{weight} | {row['lr']:g} | {row['batch_size']}", []).append(row)
     return found
 
 
