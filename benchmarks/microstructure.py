@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -59,12 +60,11 @@ def jobs(minutes: float, seeds: int, rows: Callable[[], list[dict[str, Any]]]) -
     tried = [(name, some[k]) for k in range(most) for name, some in VARIANTS.items() if k < len(some)]
     yield from (plain(Job(network(name), N_TRAIN, 0, minutes, **variant)) for name, variant in tried)
     best = {name: chosen(rows(), name) for name in VARIANTS}
-    once = [plain(Job("gno", minutes=minutes, **{**best["gno"], "knobs": {"attention": False}}))]
     changes = [*({"seed": seed} for seed in range(1, seeds)), *({"n_train": n} for n in FEW[::-1])]
-    for names in (LEADING, [name for name in VARIANTS if name not in LEADING]):
-        for change in changes:
-            yield from (plain(Job(network(name), minutes=minutes, **{**best[name], **change})) for name in names)
-        yield from once
+    groups = (LEADING, [name for name in VARIANTS if name not in LEADING])
+    for names, change in itertools.product(groups, changes):
+        yield from (plain(Job(network(name), minutes=minutes, **{**best[name], **change})) for name in names)
+    yield plain(Job("gno", minutes=minutes, **{**best["gno"], "knobs": {"attention": False}}))
 
 
 def plain(job: Job) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def percent(values: Sequence[float]) -> str:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Everything as Markdown."""
     known = [row for row in rows if "classical" in row]
-    learned = [row for row in rows if "model" in row]
+    learned = sorted((row for row in rows if "model" in row), key=lambda row: list(VARIANTS).index(name_of(row)))
     most = max(row["n_train"] for row in learned)
     whole = [row for row in learned if row["n_train"] == most]
     minutes = max(row["minutes"] for row in whole)
