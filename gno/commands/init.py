@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gno.commands.options import Files
+from gno.commands.options import Files, quoted
 
 
 def init(
@@ -49,4 +49,4 @@ def init(
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic(output) as part:
         part.write_text(text, encoding="utf-8")
-    typer.echo(f"{output}:\n\n{text}\nnext:  gno train {output}")
+    typer.echo(f"{output}:\n\n{text}\nnext:  gno train {quoted(output)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,15 @@ Files = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+def quoted(path: Path) -> str:
+    """A path as it is typed in a shell, for commands that are printed to be copied.
+
+    >>> quoted(Path("runs/plate")), quoted(Path("first run"))
+    ('runs/plate', "'first run'")
+    """
+    return shlex.quote(str(path))
 
 
 def complain(error: BaseException) -> None:

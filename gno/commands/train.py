@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gno.commands.calibrate import describe
-from gno.commands.options import Device
+from gno.commands.options import Device, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def train(
     changes = {"device": device, "devices": devices, "precision": precision}
     wanted = load_case(case).with_training(**{key: value for key, value in changes.items() if value is not None})
     folder = output or case.parent / "runs" / case.stem
-    again = f"gno train {case}" + (f" -o {output}" if output else "") + " --resume"
+    again = f"gno train {quoted(case)}" + (f" -o {quoted(output)}" if output else "") + " --resume"
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     files = wanted.paths()
     if resume and (moved := {*load_splits(folder)["train"]} & {*files["validation"], *files["test"]}):
@@ -79,8 +79,8 @@ def train(
         raise ValueError(f"{error}; go on with `{again}`, or begin anew with --overwrite") from None
     save_splits(folder, files)
     counts = ", ".join(f"{len(files[key])} to {what}" for key, what in _PURPOSE.items())
-    evaluate = f"gno evaluate {folder}" + ("" if files["test"] else " FILE...")
-    typer.echo(f"{said}\nfiles: {counts}\n\nnext:  {evaluate}\n       gno predict {folder} FILE... -o DIR")
+    evaluate = f"gno evaluate {quoted(folder)}" + ("" if files["test"] else " FILE...")
+    typer.echo(f"{said}\nfiles: {counts}\n\nnext:  {evaluate}\n       gno predict {quoted(folder)} FILE... -o DIR")
 
 
 def _train_uncertain(case: Case, folder: Path, **options: Any) -> str:
