@@ -57,8 +57,8 @@ def kernel_sum(
     offset: Float[Tensor, "n_edges dim"] | None = None,
     place: Float[Tensor, "c dim"] | None = None,
 ) -> Float[Tensor, "n_receivers c"]:
-    """``y_i = Σ_j w_ij silu(a_i + b_j)``, or with offsets x and their map C, the ``place``, ``silu(a_i + b_j + C x_ij)``.
-    The weights are a quadrature and carry no gradient.
+    """``y_i = Σ_j w_ij silu(a_i + b_j)``, or with offsets x and C, the ``place``, ``silu(a_i + b_j + C x_ij)``. The
+    weights are a quadrature and carry no gradient.
 
     Sums are gathers in a fixed order, so results do not change between runs. The plain form keeps one edge tensor for
     the way back, the kernel none.
