@@ -277,6 +277,21 @@ def test_pixels_show_each_value_where_it_is(draw):
     assert (image[100, 6:194] < 250).any(1).all()
 
 
+@pytest.mark.parametrize("draw", [pytest.param(pixels, marks=opengl), painter.painted], ids=["opengl", "painter"])
+def test_a_set_can_be_looked_at_closely(draw):
+    mesh = with_field(square(40), q=lambda x, y: 1.0 * (x > 0.8))
+    mesh = mesh.replace(point_sets={"here": np.flatnonzero(np.abs(mesh.points - [0.8, 0.9]).max(1) < 0.026)})
+    view = view_of(panels := field_panels(mesh, "q", look=Look(edges=False)))
+    close = view.around(np.pad(mesh.points[mesh.point_sets["here"]], ((0, 0), (0, 1))))
+    assert close.width == pytest.approx(0.1) and close.center[:2] == pytest.approx([0.8, 0.9])
+    image = draw(panels, close, (200, 200))[0].astype(int)
+    assert np.median(np.abs(image[:, 20] - VIOLET)) < 12 and np.median(np.abs(image[:, 180] - YELLOW)) < 12
+    one = view.around(np.array([[0.5, 0.5, 0.0]]))
+    assert 0 < one.width < 0.2 * view.width
+    with pytest.raises(ValueError, match=r"around: expected a point set of square.vtu \(here\), got 'there'"):
+        show(mesh, "q", around="there")
+
+
 @opengl
 @pytest.mark.parametrize("mesh", [box(), cloud(20), quadratic()], ids=["box", "cloud", "curved"])
 def test_painter_and_opengl_agree(mesh):

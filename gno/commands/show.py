@@ -19,6 +19,7 @@ def show(
         str | None, typer.Option(help="Component of a vector or tensor: number, name or each.")
     ] = None,
     warp: Annotated[str | None, typer.Option(help="Vector field that moves the mesh.")] = None,
+    around: Annotated[str | None, typer.Option(help="Point set to look at closely.")] = None,
     levels: Annotated[bool, typer.Option("--levels", help="Draw FILE and its coarser levels beside it.")] = False,
     space_time: Annotated[
         bool, typer.Option("--space-time", help="Draw a series along a line through the middle, against time.")
@@ -31,14 +32,16 @@ def show(
       gno show plate.vtu --field von_mises
       gno show predicted/plate.vtu -f displacement --compare predicted_displacement --warp displacement -o error.png
       gno show predicted/plate.vtu -f predicted_von_mises --levels -o levels.png
+      gno show predicted/wing.vtu -f pressure --compare predicted_pressure --around wall -o wall.png
       gno show predicted/wave.pvd -f u --compare predicted_u -o wave.gif
       gno show predicted/wave.pvd -f u --compare predicted_u --space-time -o wave.png
     """
     if compare and field == f"predicted_{compare}":  # the error is that of the prediction, whichever is named first
         field, compare = compare, field
     if space_time or (output is not None and output.suffix.lower() in (".gif", ".mp4")):
-        if warp or levels:
-            raise ValueError(f"{'--warp' if warp else '--levels'}: expected a picture, got a film or --space-time")
+        for name, given in (("--warp", warp), ("--around", around), ("--levels", levels)):
+            if given:
+                raise ValueError(f"{name}: expected a picture, got a film or --space-time")
         return _show_series(file, field, compare, component, output, space_time)
     from gno.mesh import read
     from gno.post.show import show as show_field
@@ -47,11 +50,11 @@ def show(
     mesh, part = read(file), _component(component)
     if levels:
         coarse = [read(path) for path in _level_files(file)]
-        picture = show_levels(mesh, coarse, field, component=part, output=output)
+        picture = show_levels(mesh, coarse, field, component=part, output=output, around=around)
     else:
         name = _chosen(field, file, [*mesh.point_fields, *mesh.cell_fields])
         other = read(compare) if compare and Path(compare).is_file() else compare
-        picture = show_field(mesh, name, compare=other, output=output, component=part, warp=warp)
+        picture = show_field(mesh, name, compare=other, output=output, component=part, warp=warp, around=around)
     if picture:
         typer.echo(str(picture))
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _EDGES_UP_TO = 6000  # faces; with more the picture is mostly edges
 _CURVE_STEPS = 2  # halvings of each side of a quadratic cell
+CLOSE = 2.0  # what is looked at closely takes one over this of the picture
 SHARP = 35.0  # degrees between faces that make a visible edge
 VALUE = "value"
 
@@ -81,6 +82,16 @@ class View:
     @property
     def toward_eye(self) -> Float[np.ndarray, " 3"]:
         return np.cross(self.right, self.up)
+
+    def around(self, points: Float[np.ndarray, "n 3"]) -> View:
+        """The same direction, but only these points with half their extent around them."""
+        axes = np.stack([self.right, self.up, self.toward_eye])
+        places = points @ axes.T
+        low, high = places.min(0), places.max(0)
+        room = CLOSE * (max((high - low)[:2]) or max(self.width, self.height) / 20)
+        width, height = np.maximum(CLOSE * (high - low)[:2], room / 2)
+        depth = self.depth + 2 * abs(float(axes[2] @ self.center) - (low[2] + high[2]) / 2)
+        return View(self.right, self.up, axes.T @ ((low + high) / 2), float(width), float(height), depth)
 
     def half_height(self, aspect: float) -> float:
         """Half the height, in units of length, of a picture of this aspect ratio with a narrow margin."""
