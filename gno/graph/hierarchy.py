@@ -161,9 +161,13 @@ def build_hierarchy(
         owner = cluster(points, mass, edges, sizes.at(next_spacing), box, sizes.density(spacing))
         anchor, anchor_mass = centroids(points, mass, owner, box)
         coarse = sizes.of_anchors(owner, mass)
-        neighbours, torus, size = _contract(edges, owner, len(anchor)), box.torus(next_spacing), coarse.at(next_spacing)
-        near = _near(neighbours, anchor, size, torus)
-        link, log_b = _candidates(points, owner, anchor, near, size, n_candidates, torus)
+        neighbours, torus, apart = (
+            _contract(edges, owner, len(anchor)),
+            box.torus(next_spacing),
+            coarse.at(next_spacing),
+        )
+        near = _near(neighbours, anchor, apart, torus)
+        link, log_b = _candidates(points, owner, anchor, near, apart, n_candidates, torus)
         levels.append(
             Level(points, mass, directed, spacing, link, log_b, box.torus(spacing), *sizes.row(spacing, mass))
         )

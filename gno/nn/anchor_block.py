@@ -69,9 +69,9 @@ class AnchorGraph:
             offsets.append(offset)
         tokens, keys, mesh_keys = (_tokens(levels, first, batch) for first in (1, c.key_level, c.mesh_key_level))
         condition = Condition.of(batch, [level.batch for level in coarse])
-        position, offset = (torch.cat(place), None) if place else (None, torch.cat(offsets))
         near, all_weights = Edges.union(edges), torch.cat(weights)
-        return AnchorGraph(near, all_weights, position, tokens, keys, mesh_keys, condition, offset)
+        where = (torch.cat(place), None) if place else (None, torch.cat(offsets))
+        return AnchorGraph(near, all_weights, where[0], tokens, keys, mesh_keys, condition, where[1])
 
 
 class Block(nn.Module):

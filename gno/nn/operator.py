@@ -143,11 +143,10 @@ class NeuroScale(nn.Module):
             edges, place = link_edges(batch, s), batch[f"pos_{s + 1}"]
             unit = spacing(batch, s + 1, edges.sender)
             torus = torus_of(batch, s + 1, batch[f"pos_{s}_batch"].index_select(0, edges.receiver))
-            if torus is None and not graded:
-                where = (position / unit, place / unit, None)
-            else:
-                where = (None, None, between(position, place, edges, torus) / unit)
-            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], *where)
+            plain = torus is None and not graded  # else differences of positions are not the offsets that are meant
+            here, there = (position / unit, place / unit) if plain else (None, None)
+            apart = None if plain else between(position, place, edges, torus) / unit
+            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], here, there, apart)
             transfer = Transfer.build(edges, weights, mass)
             levels.append(LevelState(v, position, mass, batch[f"pos_{s}_batch"], transfer))
             moved = transfer.restrict(position)
