@@ -1,6 +1,7 @@
 """The command line: help that teaches, one line and exit status 2 for bad input, and the whole corridor."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -65,6 +66,7 @@ def test_no_arguments_list_the_commands(capsys, monkeypatch):
         (["train", "case.toml"], "--resume"),
         (["evaluate", "nowhere", "data/0.vtu"], "nowhere: expected the folder of a trained run"),
         (["evaluate", "nowhere"], "nowhere: expected the folder of a trained run"),
+        (["evaluate", "data"], "data: expected the folder of a trained run"),
         (["evaluate", "old"], "expected files, since old has none for tests"),
         (["evaluate", "runs/case", "data/none.vtu"], "data/none.vtu"),
         (["evaluate", "runs/case", "garbage.vtu"], "garbage.vtu"),
@@ -83,6 +85,7 @@ def test_bad_input_is_one_line_and_exit_status_2(trained, arguments, says, capsy
     monkeypatch.chdir(trained)
     (trained / "garbage.vtu").write_bytes(b"\x00\x01garbage")
     (trained / "old").mkdir(exist_ok=True)
+    shutil.copy(trained / "runs/case/best.safetensors", trained / "old")
     write(square(0).replace(point_fields={}, cell_fields={}, point_sets={}), trained / "bare.vtu")
     status, out, err = gno(capsys, monkeypatch, *arguments)
     assert status == 2 and out == ""

@@ -90,7 +90,7 @@ def _test_files(run: Path) -> list[Path]:
     from gno.train.splits import load_splits
 
     found = load_splits(run)["test"]
-    if not found and run.is_dir():
+    if not found and (run / "best.safetensors").is_file():
         raise ValueError(f"gno evaluate: expected files, since {run} has none for tests, got none")
     return found
 
