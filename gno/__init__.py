@@ -12,9 +12,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # took to hand out 4 kB at a time (measured). Read by torch's allocator; of no effect where a system lacks such pages.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-from gno.mesh import Mesh, MeshError, read, read_series, write
-
 if TYPE_CHECKING:
+    from gno.mesh import Mesh, MeshError, read, read_series, write
     from gno.train import Case, Run, load_case
 
 __version__ = "0.1.0"
@@ -22,7 +21,9 @@ __all__ = ["Case", "Mesh", "MeshError", "Run", "__version__", "load_case", "read
 
 
 def __getattr__(name: str) -> Any:
-    # training needs torch and reading a mesh does not: it is imported when it is asked for
-    if name in ("Case", "Run", "load_case"):
-        return getattr(importlib.import_module("gno.train"), name)
+    # A mesh needs scipy and training torch; neither is loaded before it is asked for, and `gno --help` comes at once.
+    if name in __all__:
+        return getattr(
+            importlib.import_module("gno.train" if name in ("Case", "Run", "load_case") else "gno.mesh"), name
+        )
     raise AttributeError(f"module 'gno' has no attribute '{name}'")
