@@ -131,14 +131,15 @@ class Sampler(abc.ABC):
         Raises:
             ValueError: a mesh without a target, or no mesh at all.
         """
-        rows, targets = [], self.operator.blueprint.spec.targets
+        rows, blueprint = [], self.operator.blueprint
+        targets, scale = blueprint.spec.targets, blueprint.normalisation.targets
         for answered in self.answers_with_truth(meshes):
             levels, sample, name = self.levels_of(answered), answered.sample, answered.mesh.source
             fields, truth, mass = (
                 [torch.as_tensor(value) for value in column]
                 for column in zip(*((x.quantity.mean, x.truth, x.mass) for x in levels), strict=True)
             )
-            rows.append(row_of(name, sample, fields, truth, mass, targets, answered.seconds))
+            rows.append(row_of(name, sample, fields, truth, mass, targets, answered.seconds, scale=scale))
         return Evaluation(tuple(rows))
 
     def answers_with_truth(self, meshes: Iterable[Mesh | str | Path]) -> Iterator[Answered]:
