@@ -19,7 +19,6 @@ again, so an interrupted benchmark goes on.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import statistics
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from channel_run import COLUMNS, HEIGHTS, Job, run
-from jobs import apart, collect
+from jobs import apart, collect, parser
 
 RESULTS = Path(__file__).parent / "results" / "channel.jsonl"
 # What was tried of each; the rest is done with what erred least on the snapshots for validation.
@@ -202,14 +201,7 @@ def scales(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=0.75, help="of processor time of each training; %(default)g")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file that gets a line per training")
-    parser.add_argument("--smoke", action="store_true", help="a few steps of gno, nothing is kept")
-    parser.add_argument("--table", action="store_true", help="print the table of the rows there are")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser(__doc__, RESULTS, minutes=0.75, seeds=3).parse_args()
     if options.one:
         print(json.dumps(run(Job(**json.loads(options.one)))))
         return

@@ -13,8 +13,9 @@ import channel
 import channel_run
 import channel_solver
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from gno.post.picture import write_figure
 
 FINE = 128  # points along a side of the picture; sums of waves are exact between the nodes
 SHOWN = ("u15", "u50")
@@ -33,7 +34,7 @@ def draw(columns: dict[str, np.ndarray], path: Path) -> None:
     """A row for each plane, a column for truth, predictions and the error of the first of them."""
     truth, *_ = columns.values()
     long, wide = channel_run.CHANNEL.lengths
-    figure = Figure(figsize=(2.9 * len(columns), 3.3), layout="compressed")
+    figure = Figure(figsize=(2.9 * len(columns), 3.3), layout="compressed", dpi=110)
     grid = figure.subplots(len(SHOWN), len(columns), squeeze=False)
     for axes, title in zip(grid[0], columns, strict=True):
         axes.set_title(title, fontsize=10)
@@ -53,9 +54,7 @@ def draw(columns: dict[str, np.ndarray], path: Path) -> None:
             axes.set(xticks=[], yticks=[])
         line[0].set_ylabel(f"$u'$ at $y^+ = {name[1:]}$")
         figure.colorbar(image, ax=line, shrink=0.9, label="$u'/u_{rms}$")
-    FigureCanvasAgg(figure)
-    path.parent.mkdir(exist_ok=True, parents=True)
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
 
 
 def main() -> None:

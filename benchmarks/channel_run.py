@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from channel_solver import Channel, Solver, in_wall_units, load, snapshots, statistics
 from jaxtyping import Complex, Float
-from quiet import train_quietly
+from quiet import train_quietly, training
 from scipy.spatial import Delaunay
 from torch import nn
 from torch_geometric.data import Batch
@@ -86,6 +86,8 @@ def rows_at(solver: Solver, y: np.ndarray) -> np.ndarray:
 def raw(folder: Path) -> tuple[Pairs, float]:
     """All pairs of a run in units of the solver, in the order of time, and Re_tau before the test; kept in a file."""
     paths = snapshots(folder)[channel_solver.FIRST :]
+    if not paths:
+        raise SystemExit(f"{folder}: expected snapshots of a turbulent flow, got none; run channel_solver.py first")
     file = folder / "planes.npz"
     if file.exists():
         with np.load(file) as stored:
@@ -305,14 +307,7 @@ def case_of(job: Job) -> Case:
         {
             "data": {"inputs": ["wall"], "targets": ["flow"]},
             "model": {**MODELS.get(job.model, {"coordinates": False, "n_levels": 2}), **job.knobs},
-            "training": {
-                "minutes": job.minutes,
-                "seed": job.seed,
-                "lr": job.lr,
-                "batch_size": job.batch_size,
-                "ema": 0.99,
-                "device": "cpu",
-            },
+            "training": training(job, job.batch_size),
         }
     )
 

@@ -27,7 +27,6 @@ Laplacian.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -39,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from gray_scott_run import TESTS, Job, run, series, solver_rows
+from jobs import parser
 
 RESULTS = Path(__file__).parent / "results" / "gray_scott.jsonl"
 WINDOWS = ("1:1", "6:12", "13:30", "all")
@@ -222,15 +222,9 @@ def against_solver(rows: Sequence[dict[str, Any]], solvers: Sequence[dict[str, A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=3, help="of processor time of each training; %(default)g")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file that gets a line per training")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", help="only these")
-    parser.add_argument("--smoke", action="store_true", help="seconds in all, nothing is kept")
-    parser.add_argument("--table", action="store_true", help="print the table of the rows there are")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    asked = parser(__doc__, RESULTS, minutes=3, seeds=3)
+    asked.add_argument("--models", nargs="+", help="only these")
+    options = asked.parse_args()
     if options.one:
         print(json.dumps(run(Job(**json.loads(options.one)))))
         return

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from quiet import train_quietly
+from quiet import train_quietly, training
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -206,15 +206,8 @@ def case_of(job: Job) -> Case:
         {
             "data": {"inputs": ["F", "k"], "targets": ["u", "v"]},
             "model": MODELS.get(job.model, {"n_levels": 2, "coordinates": False}),
-            "training": {
-                "minutes": job.minutes,
-                "seed": job.seed,
-                "lr": job.lr,
-                # A window has 1,681 nodes, each with a neighbourhood of its own: many small steps learn most.
-                "batch_size": 1,
-                "ema": 0.99,
-                "device": "cpu",
-            },
+            # A window has 1,681 nodes, each with a neighbourhood of its own: many small steps learn most.
+            "training": training(job, batch_size=1),
             "time": {"noise": 0.0, **job.time},
             "physics": job.physics,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -9,6 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+
+def parser(text: str | None, results: Path, *, minutes: float, seeds: int) -> argparse.ArgumentParser:
+    """What a benchmark of trainings in processes of their own is asked, with its defaults."""
+    made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--minutes", type=float, default=minutes, help="of processor time of each training; %(default)g")
+    made.add_argument("--seeds", type=int, default=seeds)
+    made.add_argument("--results", type=Path, default=results, help="file that gets a line per training")
+    made.add_argument("--smoke", action="store_true", help="a few steps of gno, nothing is kept")
+    made.add_argument("--table", action="store_true", help="print the table of the rows there are")
+    made.add_argument("--one", help=argparse.SUPPRESS)
+    return made
 
 
 def apart(script: str, job: dict, *, threads: int = 1) -> dict:

@@ -20,7 +20,6 @@ trained again, so an interrupted benchmark goes on.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -29,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import apart, collect
+from jobs import apart, collect, parser
 from microstructure_run import CLASSICAL, TESTS, Job, run, run_classical
 
 RESULTS = Path(__file__).parent / "results" / "microstructure.jsonl"
@@ -214,14 +213,7 @@ def smoke() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=0.75, help="of processor time of each training; %(default)g")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file that gets a line per training")
-    parser.add_argument("--smoke", action="store_true", help="a few steps of gno, nothing is kept")
-    parser.add_argument("--table", action="store_true", help="print the table of the rows there are")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser(__doc__, RESULTS, minutes=0.75, seeds=2).parse_args()
     if options.one:
         print(json.dumps(one(json.loads(options.one))))
         return

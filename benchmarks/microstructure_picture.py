@@ -11,12 +11,12 @@ from pathlib import Path
 
 import microstructure as benchmark
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from microstructure_cells import SPACING, cells, gradients
 from microstructure_run import CLASSICAL, PREDICTED, Job
 
 from gno.mesh import Mesh
+from gno.post.picture import write_figure
 
 LEARNED = ("gno", "gno, balance", "FNO")
 
@@ -35,7 +35,7 @@ def draw(mesh: Mesh, found: dict[str, np.ndarray], path: Path) -> None:
     for fields in (potentials, fluxes):
         fields["gno − reference"] = fields["gno"] - fields["reference"]
     names = ["reference", "gno", "gno − reference", *[name for name in found if name != "gno"]]
-    figure = Figure(figsize=(2.35 * (1 + len(names)), 4.6), layout="compressed")
+    figure = Figure(figsize=(2.35 * (1 + len(names)), 4.6), layout="compressed", dpi=110)
     grid = figure.subplots(2, 1 + len(names))
     places = (*mesh.points.T, mesh.cells[0].nodes)
     a = mesh.cell_fields["conductivity"]
@@ -57,9 +57,7 @@ def draw(mesh: Mesh, found: dict[str, np.ndarray], path: Path) -> None:
     figure.colorbar(last, ax=grid[1], shrink=0.9, label="$|a\\,(e_1 + \\nabla\\chi_1)|$")
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[], aspect="equal", xlim=(0, mesh.period[0]), ylim=(0, mesh.period[1]))
-    FigureCanvasAgg(figure)
-    path.parent.mkdir(exist_ok=True, parents=True)
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
 
 
 def main() -> None:

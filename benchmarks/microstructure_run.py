@@ -14,8 +14,10 @@ import functools
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import microstructure_classical as classical
@@ -36,7 +38,7 @@ from microstructure_cells import (
     slopes,
     tensor,
 )
-from quiet import train_quietly
+from quiet import train_quietly, training
 from torch import nn
 
 from gno.graph import MeshData, SampleSpec, build_sample, collate
@@ -46,6 +48,9 @@ from gno.train.blueprint import Blueprint
 from gno.train.loop import Progress
 from gno.train.physics import with_given, with_physics
 from gno.train.task import task_of
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "gray_scott"))
+from domains import alternating
 
 TESTS = {"test": 40, "more hard grains": 24, "higher contrast": 24, "larger cells": 12, "finer meshes": 12}
 N_VALIDATION = 24
@@ -113,14 +118,7 @@ def case_of(job: Job) -> Case:
         {
             "data": {"inputs": ["conductivity"], "log": ["conductivity"], "targets": ["fluctuation", "effective"]},
             "model": {**MODELS[job.model], **job.knobs},
-            "training": {
-                "minutes": job.minutes,
-                "seed": job.seed,
-                "lr": job.lr,
-                "batch_size": job.batch_size,
-                "ema": 0.99,
-                "device": "cpu",
-            },
+            "training": training(job, job.batch_size),
             **({"physics": {**EQUATION, **job.physics}} if job.physics else {}),
         }
     )
@@ -132,13 +130,8 @@ def case_of(job: Job) -> Case:
 def on_grid(mesh: Mesh, n: int) -> Mesh:
     """The grains of a mesh on a grid of n × n squares, each two triangles whose diagonals alternate."""
     grains = Grains.of(mesh)
-    i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
-    number = i * (n + 1) + j
-    a, b, c, d = (x.ravel() for x in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]))
-    rising = ((i + j)[:-1, :-1] % 2 == 0).ravel()[:, None]
-    first = np.where(rising, np.stack([a, b, c], 1), np.stack([a, b, d], 1))
-    second = np.where(rising, np.stack([a, c, d], 1), np.stack([b, c, d], 1))
-    points, triangles = np.stack([i, j], -1).reshape(-1, 2) * grains.side / n, np.concatenate([first, second])
+    lattice, triangles = alternating(n)
+    points = lattice * grains.side / n
     return Mesh(
         points,
         (CellBlock("triangle", triangles),),

@@ -84,3 +84,8 @@ def test_scores_know_a_perfect_and_a_useless_prediction():
     assert running.scores(truth, truth, mesh)["error"] == [0.0]
     assert running.scores(0 * truth, truth, mesh)["error"] == [1.0]
     assert running.spectrum_error(0 * truth, truth) == [1.0]
+
+
+def test_without_snapshots_it_says_what_to_run_first(tmp_path):
+    with pytest.raises(SystemExit, match=r"expected snapshots of a turbulent flow, got none; run channel_solver.py"):
+        running.raw(tmp_path)

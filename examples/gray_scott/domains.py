@@ -92,14 +92,19 @@ def periodic_square(seed: int, spacing: float, side: float = 1.0) -> Region:
 
 def square(seed: int, spacing: float, side: float = 0.6) -> Region:
     """A square with walls on the same grid of triangles, whose diagonals alternate; the seed does not matter."""
-    n = round(side / spacing)
+    lattice, triangles = alternating(n := round(side / spacing))
+    return region(lattice * (side / n), triangles)
+
+
+def alternating(n: int) -> tuple[Int[np.ndarray, "n_nodes 2"], Int[np.ndarray, "n_triangles 3"]]:
+    """The nodes (i, j) of n × n squares, and two triangles in each, whose diagonals alternate."""
     i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
     number = i * (n + 1) + j
     a, b, c, d = (x.ravel() for x in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]))
     rising = ((i + j)[:-1, :-1] % 2 == 0).ravel()[:, None]
     first = np.where(rising, np.stack([a, b, c], 1), np.stack([a, b, d], 1))
     second = np.where(rising, np.stack([a, c, d], 1), np.stack([b, c, d], 1))
-    return region(np.stack([i, j], -1).reshape(-1, 2) * (side / n), np.concatenate([first, second]))
+    return np.stack([i, j], -1).reshape(-1, 2), np.concatenate([first, second])
 
 
 def plane(seed: int, spacing: float) -> Region:

@@ -145,13 +145,12 @@ class NeuroScale(nn.Module):
             torus = torus_of(batch, s + 1, batch[f"pos_{s}_batch"].index_select(0, edges.receiver))
             plain = torus is None and not graded  # else differences of positions are not the offsets that are meant
             here, there = (position / unit, place / unit) if plain else (None, None)
-            apart = None if plain else between(position, place, edges, torus) / unit
-            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], here, there, apart)
+            apart = None if plain else between(position, place, edges, torus)
+            within = None if apart is None else apart / unit
+            weights = self._run(pooling, v, mass, edges, batch[f"log_b_{s}"], here, there, within)
             transfer = Transfer.build(edges, weights, mass)
             levels.append(LevelState(v, position, mass, batch[f"pos_{s}_batch"], transfer))
-            moved = transfer.restrict(position)
-            if torus is not None:
-                moved = place - transfer.centre(between(position, place, edges, torus))
+            moved = transfer.restrict(position) if apart is None else place - transfer.centre(apart)
             moved = torch.where((transfer.coarse_mass > 0)[:, None], moved, place)
             offset = offsets(position, moved, edges, unit, torus)
             # P learns where it decides the answer, in the outputs and in where anchors stand; through the features that

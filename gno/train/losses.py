@@ -55,12 +55,11 @@ class FieldLoss:
 
         L = Σ_s w_s ⟨ ‖u_s − R_s y‖ / √(‖Y‖²/rms² + FLOOR²) ⟩,     ‖v‖² = Σ_i m_i |v_i|² / Σ_i m_i
 
-    with the :func:`~gno.graph.batch.measure` of the nodes as m.
-
-    u and y are normalised, Y is y in physical units and rms its usual size. So L is the relative error that
-    evaluation reports, times the constant rms/std of the field: a field with a large mean and a small
-    spread (a temperature in kelvin) trains as well as one around zero. The size ‖Y‖ is that of
-    level 0 on every level, since a coarse average can be zero. Targets R_s y carry no gradient.
+    with the :func:`~gno.graph.batch.measure` of the nodes as m. u and y are normalised, Y is y in physical units and
+    rms its usual size. So L is the relative error that evaluation reports (there by mass, also on graded meshes),
+    times the constant rms/std of the field: one with a large mean and a small spread (a temperature in kelvin) trains
+    as well as one around zero. The size ‖Y‖ is that of level 0 on every level, since a coarse average can be zero.
+    Targets R_s y carry no gradient.
     """
 
     def __init__(self, columns: slice, scale: Scale, coarse_weight: float) -> None:
