@@ -32,6 +32,7 @@ from gno.train import Training
 from gno.train.blueprint import DENSE, finest_dense_level
 from gno.train.loop import Objective
 from gno.train.losses import data_terms
+from gno.train.memory import pages_kept
 from gno.train.normalise import Scale
 from gno.train.optimisers import muon
 
@@ -77,7 +78,7 @@ def one(options: argparse.Namespace) -> dict:
     autocast = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
 
     def forward() -> None:
-        with torch.no_grad(), autocast:
+        with torch.no_grad(), autocast, pages_kept(mesh.n_nodes):  # as a prediction is made
             model(batch)
 
     def step() -> None:

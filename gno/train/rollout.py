@@ -20,6 +20,7 @@ from gno.progress import counter
 from gno.train.blueprint import Blueprint
 from gno.train.dynamics import Evolution, precision, rolled, rolled_along
 from gno.train.interrupt import Interrupted, Stop
+from gno.train.memory import pages_kept
 from gno.train.normalise import Scale, columns_of
 from gno.train.physics import with_given
 from gno.train.predict import PREFIX, in_precision, with_values
@@ -227,9 +228,10 @@ def _chunks(
     roll = _changing if plan.changes else _static
     states = roll(evolution, blueprint, plan, writer, device)
     size = 1 if plan.changes else max(1, min(64, CHUNK // writer.past[0].numel()))
-    while chunk := list(itertools.islice(states, size)):
-        far = torch.stack([_distance(u, mass, spread, fields) for u, mass in chunk])
-        yield [u.cpu() for u, _ in chunk], far.cpu()
+    with pages_kept(len(writer.past[0])):
+        while chunk := list(itertools.islice(states, size)):
+            far = torch.stack([_distance(u, mass, spread, fields) for u, mass in chunk])
+            yield [u.cpu() for u, _ in chunk], far.cpu()
 
 
 def _distance(u: Tensor, mass: Tensor, spread: Scale, fields: Sequence[FieldSpec]) -> Float[Tensor, " n_fields"]:

@@ -19,6 +19,7 @@ from gno.graph import MeshData, build_sample, collate
 from gno.mesh import Mesh
 from gno.nn import NoisyOutput, Output
 from gno.train.evaluate import Evaluation, row_of
+from gno.train.memory import pages_kept
 from gno.train.physics import with_given
 from gno.train.predict import Answer, Prediction, in_precision, prediction
 from gno.train.rollout import Rollout
@@ -193,7 +194,8 @@ class Sampler(abc.ABC):
     @torch.inference_mode()
     def _ask(self, sample: MeshData, attention: bool = False) -> tuple[Batch, tuple[Output, ...]]:
         batch = self.batch(sample)
-        return batch, tuple(self.outputs(batch, attention=attention))
+        with pages_kept(len(batch.mass_0)):
+            return batch, tuple(self.outputs(batch, attention=attention))
 
     @torch.inference_mode()
     def _levels(self, sample: MeshData, batch: Batch, outputs: Sequence[Output]) -> list[Level]:
