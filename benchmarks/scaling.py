@@ -78,7 +78,7 @@ def one(options: argparse.Namespace) -> dict:
     autocast = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
 
     def forward() -> None:
-        with torch.no_grad(), autocast, pages_kept(mesh.n_nodes):  # as a prediction is made
+        with torch.no_grad(), autocast, pages_kept(batch.mass_0):  # as a prediction is made
             model(batch)
 
     def step() -> None:

@@ -8,6 +8,8 @@ import functools
 import sys
 from collections.abc import Iterator
 
+from torch import Tensor
+
 # Nodes from which features of 64 channels are larger than the 32 MB up to which glibc keeps what is freed.
 LARGE = 1 << 17
 # Numbers of what may be set (malloc.h), and where glibc's own adjustment ends.
@@ -16,15 +18,18 @@ _KEPT, _MAPPED = 32 << 20, 65536
 
 
 @contextlib.contextmanager
-def pages_kept(n_nodes: int) -> Iterator[None]:
+def pages_kept(nodes: Tensor) -> Iterator[None]:
     """Within, memory that is freed serves what comes next; at the end the system has it back.
 
     By itself glibc returns every larger tensor as soon as it is freed, and asks for new pages for the next one, which
     the kernel has to find and to clear: a third of the time of passes without gradients over a million nodes (measured:
     6.4 s each; within, the first 5.9 and the next ones 4.2 s; 3.2 and 3.8 GB of memory). A step of training would take
     1.8 times the memory. Of no effect on fewer than :data:`LARGE` nodes, and without glibc.
+
+    Args:
+        nodes: any tensor with a row for each node of the mesh or batch, where the operator is.
     """
-    library = _glibc() if n_nodes >= LARGE else None
+    library = _glibc() if len(nodes) >= LARGE and nodes.device.type == "cpu" else None
     if library is None:
         yield
         return

@@ -198,7 +198,7 @@ def scales_stand_alone(model: nn.Module, blueprint: Blueprint) -> TypeGuard[Neur
 
 def _timed(call: Callable[[Batch], Output], batch: Batch) -> tuple[Output, float]:
     start = time.perf_counter()
-    with pages_kept(len(batch.mass_0)):
+    with pages_kept(batch.mass_0):
         output = call(batch)
     if batch.mass_0.is_cuda:
         torch.cuda.synchronize()

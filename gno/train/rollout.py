@@ -228,7 +228,7 @@ def _chunks(
     roll = _changing if plan.changes else _static
     states = roll(evolution, blueprint, plan, writer, device)
     size = 1 if plan.changes else max(1, min(64, CHUNK // writer.past[0].numel()))
-    with pages_kept(len(writer.past[0])):
+    with pages_kept(writer.past[0]):
         while chunk := list(itertools.islice(states, size)):
             far = torch.stack([_distance(u, mass, spread, fields) for u, mass in chunk])
             yield [u.cpu() for u, _ in chunk], far.cpu()

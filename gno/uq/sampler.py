@@ -194,7 +194,7 @@ class Sampler(abc.ABC):
     @torch.inference_mode()
     def _ask(self, sample: MeshData, attention: bool = False) -> tuple[Batch, tuple[Output, ...]]:
         batch = self.batch(sample)
-        with pages_kept(len(batch.mass_0)):
+        with pages_kept(batch.mass_0):
             return batch, tuple(self.outputs(batch, attention=attention))
 
     @torch.inference_mode()
