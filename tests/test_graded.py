@@ -161,13 +161,6 @@ def test_coarser_samples_have_the_same_integrals():
     assert torch.corrcoef(torch.stack([coarse.pos_0.norm(dim=1).log(), coarse.size_0.log()]))[0, 1] > 0.8
 
 
-def test_a_period_is_refused():
-    mesh = square(9).replace(period=(1.0, 1.0))
-    assert spec_of(mesh).graded_dim == 0
-    with pytest.raises(ValueError, match=r"model.graded: expected meshes without a period"):
-        build_sample(mesh, spec_of(mesh, graded=True))
-
-
 def test_it_learns_near_the_hole_and_goes_on_from_its_file(tmp_path):
     case = Case(
         data=Data(inputs=["a"], targets=["u"]),

@@ -41,8 +41,14 @@ def _alike(samples: Sequence[MeshData]) -> Sequence[MeshData]:
     names = {key for sample in samples for key in sample.to_dict() if key.startswith("torus_")}
     if all(name in sample for sample in samples for name in names):
         return samples
-    straight = samples[0].pos_0.new_tensor([0.0, 0.0, 1.0])[None, :, None].repeat(1, 1, samples[0].pos_0.shape[1])
-    return [copy.copy(sample).update({name: straight for name in names if name not in sample}) for sample in samples]
+    dim = samples[0].pos_0.shape[1]
+    straight = samples[0].pos_0.new_tensor([0.0, 0.0, 1.0])[None, :, None].repeat(1, 1, dim)
+
+    def rows(sample: MeshData, name: str) -> Tensor:
+        return straight.expand(len(sample[f"pos_{name[6:]}"]) if "size_0" in sample else 1, -1, -1)
+
+    missing = [{name: rows(sample, name) for name in names if name not in sample} for sample in samples]
+    return [copy.copy(sample).update(more) for sample, more in zip(samples, missing, strict=True)]
 
 
 def measure(batch: Data, s: int, mass: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

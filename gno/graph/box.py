@@ -21,11 +21,14 @@ class Box:
     Args:
         low, high: lowest and highest coordinates.
         period: length after which coordinates repeat, 0 where they do not; None if none does.
+        step: where meshes are graded, a spacing whose doubles and halves are wanted: along coordinates that repeat
+            their grids are then halves of each other. 0 where one grid is enough.
     """
 
     low: Float[np.ndarray, " dim"]
     high: Float[np.ndarray, " dim"]
     period: Float[np.ndarray, " dim"] | None = None
+    step: float = 0.0
 
     @staticmethod
     def of(
@@ -46,7 +49,21 @@ class Box:
     def shape(self, spacing: float) -> Int[np.ndarray, " dim"]:
         """A whole number of voxels per axis, so that none at the far side is a sliver."""
         n = np.maximum(1, np.round((self.high - self.low) / spacing)).astype(np.int64)
-        return n if self.period is None else np.where((self.period > 0) & (n < LEAST_AROUND), 1, n)
+        if self.period is None:
+            return n
+        if self.step:
+            n = np.where((self.period > 0) & (n >= LEAST_AROUND), self._halved(spacing), n)
+        return np.where((self.period > 0) & (n < LEAST_AROUND), 1, n)
+
+    def _halved(self, spacing: float) -> Int[np.ndarray, " dim"]:
+        """Voxels per axis of the coarsest grid of the ladder that has enough of them, doubled until they are of that
+        spacing."""
+        length = self.high - self.low
+        across = np.where(length > 0, length, 1.0) / self.step
+        doubled = np.floor(np.log2(across / (LEAST_AROUND - 0.5)) + 1e-9)
+        fewest = np.round(across / 2**doubled)
+        halvings = np.round(np.log2(across * self.step / (fewest * spacing)))
+        return (fewest * 2 ** np.maximum(halvings, 0)).astype(np.int64)
 
     def voxels(
         self, points: Float[np.ndarray, "n dim"], spacing: float | Float[np.ndarray, " n"]
@@ -65,9 +82,13 @@ class Box:
         cell = np.clip(np.floor(offset / size + 1e-9).astype(np.int64), 0, shape - 1)
         return np.ravel_multi_index(tuple(cell.T), tuple(shape))
 
-    def torus(self, spacing: float = 0.0) -> Torus | None:
-        """How offsets are measured among places that far apart."""
+    def torus(self, spacing: float | Float[np.ndarray, " n"] = 0.0) -> Torus | None:
+        """How offsets are measured among places that far apart; of several spacings, a row for each place."""
         if self.period is None:
             return None
-        alone = (self.shape(spacing) == 1) if spacing else np.zeros(len(self.period), bool)
+        if isinstance(spacing, np.ndarray):
+            own, which = np.unique(spacing, return_inverse=True)
+            alone = np.stack([self.shape(float(x)) == 1 for x in own])[which]
+        else:
+            alone = (self.shape(spacing) == 1) if spacing else np.zeros(len(self.period), bool)
         return Torus.of(self.period, np.where((self.period > 0) & alone, 0.0, 1.0))

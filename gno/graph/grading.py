@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gno.graph.box import Box
+from gno.mesh import Torus, nearest_image
 
 # A mesh is graded if its sizes, without the largest and the smallest twentieth, differ by more than this factor.
 EVEN = 4.0
@@ -18,7 +19,11 @@ ROUNDS = 3
 ACROSS = 4
 
 
-def node_sizes(points: Float[np.ndarray, "n dim"], edges: Int[np.ndarray, "2 n_edges"]) -> Float[np.ndarray, " n"]:
+def node_sizes(
+    points: Float[np.ndarray, "n dim"],
+    edges: Int[np.ndarray, "2 n_edges"],
+    period: Float[np.ndarray, " dim"] | None = None,
+) -> Float[np.ndarray, " n"]:
     """Geometric mean of the lengths of the edges around each node, smoothed.
 
     Of flat cells, as in a boundary layer, it lies between their sides: an anchor of some such sizes takes a part of one
@@ -27,12 +32,14 @@ def node_sizes(points: Float[np.ndarray, "n dim"], edges: Int[np.ndarray, "2 n_e
     Args:
         points: node positions.
         edges: undirected mesh edges, each once; a node without edges is of median size.
+        period: length after which coordinates repeat, 0 where they do not.
 
     >>> x = np.array([0.0, 1.0, 2.0, 3.0, 5.0, 9.0])[:, None]
     >>> node_sizes(x, np.stack([np.arange(5), np.arange(1, 6)])).round(1).tolist()
     [1.0, 1.1, 1.3, 1.7, 2.3, 2.6]
     """
-    n, length = len(points), np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)
+    offset = nearest_image(points[edges[0]] - points[edges[1]], None if period is None else Torus.of(period))
+    n, length = len(points), np.linalg.norm(offset, axis=1)
     (a, b), log_length = edges[:, length > 0], np.log(length[length > 0])
     degree = np.bincount(a, minlength=n) + np.bincount(b, minlength=n)
     known = degree > 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,7 +39,8 @@ class Level:
         spacing: distance between anchors; of level 0 the median edge length.
         link: candidate anchors in the next level (absent on the last).
         log_b: logarithm of their geometric weights; :data:`NEVER` where there are fewer candidates than places.
-        torus: how offsets to and among its nodes are measured, where coordinates repeat.
+        torus: how offsets to and among its nodes are measured, where coordinates repeat; a row for each where meshes
+            are graded.
         size: where meshes are graded, the spacing at each node; None where it is ``spacing`` everywhere.
         density: then, what makes masses count nodes instead of volumes, ``∝ size^−d``; with masses it sums to one.
     """
@@ -72,6 +74,9 @@ class Level:
             edges=np.stack([first[sender], receiver]).astype(np.int64),
             link=None if self.link is None else self.link[place],
             log_b=None if self.log_b is None else self.log_b[place],
+            torus=self.torus.at(place) if self.torus is not None and self.size is not None else self.torus,
+            size=None if self.size is None else self.size[place],
+            density=None if self.density is None else self.density[place],
         )
 
 
@@ -158,22 +163,19 @@ def build_hierarchy(
     spacing = spacing if grade is None else float(np.median(size / grade))
     sizes = Sizes.of(grade, box, cell_dim or points.shape[1])
     for next_spacing in spacings:
+        box = box if size is None else dataclasses.replace(box, step=float(next_spacing))
         owner = cluster(points, mass, edges, sizes.at(next_spacing), box, sizes.density(spacing))
         anchor, anchor_mass = centroids(points, mass, owner, box)
         coarse = sizes.of_anchors(owner, mass)
-        neighbours, torus, apart = (
-            _contract(edges, owner, len(anchor)),
-            box.torus(next_spacing),
-            coarse.at(next_spacing),
-        )
+        neighbours, apart = _contract(edges, owner, len(anchor)), coarse.at(next_spacing)
+        here, torus = box.torus(sizes.at(spacing)), box.torus(apart)
         near = _near(neighbours, anchor, apart, torus)
-        link, log_b = _candidates(points, owner, anchor, near, apart, n_candidates, torus)
-        levels.append(
-            Level(points, mass, directed, spacing, link, log_b, box.torus(spacing), *sizes.row(spacing, mass))
-        )
+        link, log_b = _candidates(points, owner, anchor, near, apart, n_candidates, here, torus)
+        levels.append(Level(points, mass, directed, spacing, link, log_b, here, *sizes.row(spacing, mass)))
         points, mass, spacing, sizes = anchor, anchor_mass, float(next_spacing), coarse
         edges, directed = _pairs(sparse.triu(neighbours, 1)), _pairs(near)[::-1].copy()
-    last = Level(points, mass, directed, spacing, None, None, box.torus(spacing), *sizes.row(spacing, mass))
+    here = box.torus(sizes.at(spacing))
+    last = Level(points, mass, directed, spacing, None, None, here, *sizes.row(spacing, mass))
     return Hierarchy((*levels, last))
 
 
@@ -291,7 +293,8 @@ def _near(
     pattern = neighbours.astype(np.int64)
     marked = 1 << 40  # more than there are paths of two steps
     two = (pattern @ pattern + marked * pattern).tocoo()
-    distance = np.linalg.norm(nearest_image(anchor[two.row] - anchor[two.col], torus), axis=1)
+    between = _between(torus, torus, two.row, two.col)
+    distance = np.linalg.norm(nearest_image(anchor[two.row] - anchor[two.col], between), axis=1)
     touch = two.data >= marked
     spacing = (size[two.row] + size[two.col]) / 2 if isinstance(size, np.ndarray) else size
     keep = (two.row != two.col) & (touch | (distance <= REACH * spacing))
@@ -307,7 +310,8 @@ def _candidates(
     near: sparse.csr_matrix,
     size: float | np.ndarray,
     k: int,
-    torus: Torus | None,
+    here: Torus | None,
+    there: Torus | None,
     *,
     chunk: int = 100_000,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -318,7 +322,8 @@ def _candidates(
     for start in range(0, len(points), chunk):
         rows = slice(start, start + chunk)
         choice = table[owner[rows]]
-        distance = np.linalg.norm(nearest_image(points[rows, None] - anchor[choice], torus), axis=2)
+        between = _between(here, there, (rows, None), choice)
+        distance = np.linalg.norm(nearest_image(points[rows, None] - anchor[choice], between), axis=2)
         distance /= size[choice] if isinstance(size, np.ndarray) else size
         distance[choice < 0] = np.inf
         choice[choice < 0] = 0
@@ -333,6 +338,13 @@ def _candidates(
     # An empty place points at the nearest candidate: its weight is zero, and its index is valid.
     link = np.where(log_b > NEVER, link, link[:, :1])
     return link, log_b
+
+
+def _between(here: Torus | None, there: Torus | None, fine: Any, coarse: Any) -> Torus | None:
+    """How offsets from places of one level to those of the next are measured, where each has its own way."""
+    if here is None or there is None or there.seen.ndim == 1:
+        return there
+    return there.at(coarse).meet(here.at(fine))
 
 
 def _padded(near: sparse.csr_matrix) -> np.ndarray:

@@ -93,7 +93,8 @@ def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers:
         number, position, edge = torch.arange(n), batch[f"pos_{s}"], batch[f"edge_index_{s}"]
         filled[f"pos_{s}"] = with_rows(position, len(position) + n)
         if f"torus_{s}" in batch:
-            filled[f"torus_{s}"] = with_rows(batch[f"torus_{s}"], batch.num_graphs + n_fillers)
+            rows = batch.num_graphs + n_fillers if f"size_{s}" not in batch else len(position) + n
+            filled[f"torus_{s}"] = with_rows(batch[f"torus_{s}"], rows)
         filled[f"spacing_{s}"] = batch[f"spacing_{s}"][:1]
         for key in (f"size_{s}", f"density_{s}"):
             if key in batch:

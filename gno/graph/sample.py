@@ -35,6 +35,7 @@ class MeshData(Data):
         stencil: entries of the Laplacian off its diagonal, if wanted, on the edges stencil_index; stencil_size, (n_0,),
             the sum of their absolute values at each node. n_substeps: steps of a local law, if there is one.
         torus_s: how offsets are measured where coordinates repeat, (1, 3, dim): the rows of :class:`gno.mesh.Torus`.
+            Where meshes are graded too, (n_s, 3, dim): large anchors may be alone on a circle with room for small ones.
             Nodes that repeat another have its values and its neighbours, and no mass.
         size_s, density_s: where meshes are graded, the spacing at each node and what makes masses count nodes, (n_s,).
     """
@@ -79,12 +80,12 @@ class _Nodes:
     @staticmethod
     def of(mesh: Mesh, spec: SampleSpec, probes: np.ndarray | None = None) -> _Nodes:
         points, mass, edges = in_units(mesh, spec.unit), node_mass(mesh), edges_of(mesh)
-        place = np.arange(mesh.n_nodes)
+        place, period = np.arange(mesh.n_nodes), None
         if mesh.period:
-            place = repeats(mesh)
+            place, period = repeats(mesh), np.array(mesh.period) / spec.unit
             points, mass = points[place], np.bincount(place, mass, mesh.n_nodes)
         at = csr_matrix((0, mesh.n_nodes))
-        size = node_sizes(points, edges) if spec.graded_dim else None
+        size = node_sizes(points, edges, period)[place] if spec.graded_dim else None
         if probes is not None:
             at = interpolation(mesh, np.asarray(probes))
             points = np.concatenate([points, in_units(mesh, spec.unit, probes)])
@@ -93,21 +94,22 @@ class _Nodes:
             row, column = at.nonzero()
             edges = np.concatenate([edges, np.stack([place[column], mesh.n_nodes + row]).astype(np.int64)], axis=1)
             place = np.concatenate([place, mesh.n_nodes + np.arange(len(probes))])
-        if not mesh.period:
-            return _Nodes(points, mass, edges, at, size=size)
-        return _Nodes(points, mass, edges, at, place, np.array(mesh.period) / spec.unit)
+        return _Nodes(points, mass, edges, at, None if period is None else place, period, size)
 
     def values(self, fields: Sequence[FieldSpec], mesh: Mesh) -> np.ndarray:
         columns = np.concatenate([np.empty((mesh.n_nodes, 0)), *(field.values(mesh) for field in fields)], axis=1)
         return np.concatenate([columns, self.at @ columns])
 
     def hierarchy(self, spec: SampleSpec) -> Hierarchy:
-        build = partial(build_hierarchy, spacings=spec.spacings, n_candidates=spec.n_candidates)
+        build = partial(
+            build_hierarchy, spacings=spec.spacings, n_candidates=spec.n_candidates, cell_dim=spec.graded_dim
+        )
         mass = self.mass / self.mass.sum()
         if self.repeats is None:
-            return build(self.points, mass, self.edges, size=self.size, cell_dim=spec.graded_dim)
+            return build(self.points, mass, self.edges, size=self.size)
         first, place = np.unique(self.repeats, return_inverse=True)
-        mesh, *anchors = build(self.points[first], mass[first], place[self.edges], period=self.period).levels
+        size = None if self.size is None else self.size[first]
+        mesh, *anchors = build(self.points[first], mass[first], place[self.edges], period=self.period, size=size).levels
         return Hierarchy((mesh.copied(place, first), *anchors))
 
 
@@ -172,8 +174,8 @@ def add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
     data[f"edge_index_{s}"] = torch.as_tensor(level.edges)
     data[f"edge_perm_{s}"] = torch.argsort(data[f"edge_index_{s}"][0], stable=True)
     if level.torus is not None:
-        rows = np.stack([level.torus.length, level.torus.wave, level.torus.seen])
-        data[f"torus_{s}"] = torch.as_tensor(rows, dtype=dtype)[None]
+        rows = np.stack([level.torus.length, level.torus.wave, level.torus.seen], axis=-2)
+        data[f"torus_{s}"] = torch.as_tensor(rows, dtype=dtype).reshape(-1, *rows.shape[-2:])
     if level.size is not None and level.density is not None:
         data[f"size_{s}"] = torch.as_tensor(level.size, dtype=dtype)
         data[f"density_{s}"] = torch.as_tensor(level.density, dtype=dtype)

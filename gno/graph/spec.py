@@ -13,7 +13,7 @@ from gno.graph.fields import FieldSpec, find_field
 from gno.graph.grading import is_graded, node_sizes
 from gno.graph.neighbours import edges_of
 from gno.graph.stencil import even, steepest
-from gno.mesh import Mesh, Torus, laplacian, nearest_image
+from gno.mesh import Mesh, Torus, laplacian, nearest_image, repeats
 from gno.mesh.geometry import domain_dim
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
@@ -98,7 +98,7 @@ class SampleSpec:
                 between frames that lie far apart; 0 for none.
             period: length after which each coordinate repeats, 0 where it does not; for meshes that do not say.
             graded: whether spacings follow the size of the cells; by default where that differs by more than a factor
-                of 4. Not where coordinates repeat.
+                of 4.
 
         Raises:
             ValueError: a field is missing, or is both input and target; no mesh has one of the sets, or one does not
@@ -137,13 +137,7 @@ class SampleSpec:
         )
 
     def seen(self, mesh: Mesh) -> Mesh:
-        """The mesh as the case sees it: with the period of the case, if that has one.
-
-        Raises:
-            ValueError: coordinates that repeat, where spacings follow the size of the cells.
-        """
-        if self.graded_dim and (self.period or mesh.period):
-            raise ValueError(f"model.graded: expected meshes without a period, got one ({mesh.source})")
+        """The mesh as the case sees it: with the period of the case, if that has one."""
         return mesh.replace(period=self.period) if self.period and self.period != mesh.period else mesh
 
     @property
@@ -194,9 +188,15 @@ def _extent(mesh: Mesh) -> float:
 
 
 def _graded(meshes: Sequence[Mesh]) -> bool:
-    if any(mesh.period for mesh in meshes):
-        return False
-    return is_graded([node_sizes(in_units(mesh, 1.0), edges_of(mesh)) for mesh in meshes[:20]])
+    return is_graded([_sizes(mesh, 1.0) for mesh in meshes[:20]])
+
+
+def _sizes(mesh: Mesh, unit: float) -> np.ndarray:
+    """Of the cells around each node, in the unit; of nodes that repeat each other only one is there."""
+    points, edges = in_units(mesh, unit), edges_of(mesh)
+    if not mesh.period:
+        return node_sizes(points, edges)
+    return node_sizes(points, edges, np.array(mesh.period) / unit)[np.unique(repeats(mesh))]
 
 
 def _spacings(meshes, unit, n_levels, first_step, next_step, graded_dim) -> tuple[float, ...]:
@@ -211,9 +211,9 @@ def _spacings(meshes, unit, n_levels, first_step, next_step, graded_dim) -> tupl
 
 def _usual_size(mesh: Mesh, unit: float, graded: bool) -> float:
     """Median length of the edges, in the unit; of a graded mesh the median over its nodes."""
-    edges, points = edges_of(mesh), in_units(mesh, unit)
     if graded:
-        return float(np.median(node_sizes(points, edges)))
+        return float(np.median(_sizes(mesh, unit)))
+    edges, points = edges_of(mesh), in_units(mesh, unit)
     torus = Torus.of(np.array(mesh.period) / unit) if mesh.period else None
     offset = nearest_image(points[edges[0]] - points[edges[1]], torus)
     return float(np.median(np.linalg.norm(offset, axis=1))) if edges.size else 1.0

@@ -35,6 +35,14 @@ class Torus:
         length = period * seen
         return Torus(length, np.divide(1.0, length, out=np.zeros_like(length), where=length > 0), seen)
 
+    def at(self, index: Any) -> Torus:
+        """That of some places, where each has its own."""
+        return Torus(self.length[index], self.wave[index], self.seen[index])
+
+    def meet(self, other: Torus) -> Torus:
+        """Between places of one and of the other: told apart along what both tell apart."""
+        return Torus(self.length * other.seen, self.wave * other.seen, self.seen * other.seen)
+
     def nearest(self, offset: Any) -> Any:
         """Offset to the nearest image, ``d − L round(d / L)``.
 

@@ -20,7 +20,7 @@ from gno.nn.link import spacing
 from gno.nn.mlp import mlp
 from gno.nn.norm import RMSNorm
 from gno.nn.pooling import Transfer
-from gno.nn.torus import between, placed, torus_of
+from gno.nn.torus import between, placed, torus_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class AnchorGraph:
         coarse, edges, weights, place, offsets = levels[1:], [], [], [], []
         for s, level in enumerate(coarse, start=1):
             near = level_edges(batch, s)
-            torus = torus_of(batch, s, level.batch.index_select(0, near.receiver))
+            torus = torus_on(batch, near, s, s)
             unit = (spacing(batch, s, near.sender) + spacing(batch, s, near.receiver)) / 2
             offset = between(level.position, level.position, near, torus) / unit
             if torus is None and "size_0" not in batch:

@@ -20,7 +20,7 @@ from gno.nn.link import down_weights, offsets, spacing, up_weights
 from gno.nn.mlp import mlp, side_by_side
 from gno.nn.pooling import Transfer
 from gno.nn.precision import shortened
-from gno.nn.torus import torus_of
+from gno.nn.torus import torus_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Surroundings:
         if n_levels == 1:
             mean = over_sum(mass.index_select(0, mesh.sender), mesh)
             offset = batch.pos_0.index_select(0, mesh.sender) - batch.pos_0.index_select(0, mesh.receiver)
-            offset = nearest_image(offset, torus_of(batch, 0, batch.pos_0_batch.index_select(0, mesh.receiver)))
+            offset = nearest_image(offset, torus_on(batch, mesh, 0, 0))
             direction = nn.functional.normalize(offset).T.unbind(0)
             return Surroundings(mesh, mesh, mesh, mean=[mean, *(mean * x for x in direction)], condition=condition)
         links = link_edges(batch, 0)
         transfer = Transfer.build(links, batch.log_b_0.softmax(1).flatten(), mass)
-        torus = torus_of(batch, 1, batch.pos_0_batch.index_select(0, links.receiver))
+        torus = torus_on(batch, links, 1, 0)
         offset = offsets(batch.pos_0, batch.pos_1, links, spacing(batch, 1, links.sender), torus)
         up, down = up_weights(transfer, offset), down_weights(transfer, offset)
         return Surroundings(mesh, links.transpose(), links, up, down, condition=condition)

@@ -21,7 +21,7 @@ from gno.nn.output import NoisyOutput, Output, restricted
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
 from gno.nn.stencil import LocalLaw, MeshLaplacian, Stencil
 from gno.nn.stochastic import let_draw
-from gno.nn.torus import between, placed, torus_of
+from gno.nn.torus import between, placed, torus_on
 
 # log σ² is kept within these bounds, in units of the normalised targets: beyond them is round-off, or no information.
 LOG_VARIANCE = (-18.0, 6.0)
@@ -142,7 +142,7 @@ class NeuroScale(nn.Module):
         for s, (pooling, up) in enumerate(zip(self.pooling, self.up, strict=True)):
             edges, place = link_edges(batch, s), batch[f"pos_{s + 1}"]
             unit = spacing(batch, s + 1, edges.sender)
-            torus = torus_of(batch, s + 1, batch[f"pos_{s}_batch"].index_select(0, edges.receiver))
+            torus = torus_on(batch, edges, s + 1, s)
             plain = torus is None and not graded  # else differences of positions are not the offsets that are meant
             here, there = (position / unit, place / unit) if plain else (None, None)
             apart = None if plain else between(position, place, edges, torus)
@@ -162,7 +162,7 @@ class NeuroScale(nn.Module):
 
     def _decode(self, v, anchors, levels, graph, batch):
         fine, transfer = levels[0], levels[0].transfer.detach()
-        torus = torus_of(batch, 1, fine.batch.index_select(0, transfer.edges.receiver))
+        torus = torus_on(batch, transfer.edges, 1, 0)
         offset = offsets(
             fine.position, levels[1].position, transfer.edges, spacing(batch, 1, transfer.edges.sender), torus
         )

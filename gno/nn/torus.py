@@ -13,16 +13,21 @@ from gno.graph.segment import Edges
 from gno.mesh import Torus, nearest_image
 
 
-def torus_of(batch: Batch, s: int, mesh: Int[Tensor, " n"]) -> Torus | None:
-    """How offsets to and among the nodes of level s are measured, in units of the case; None if nothing repeats.
-
-    Args:
-        mesh: which mesh of the batch each offset belongs to.
-    """
-    if f"torus_{s}" not in batch:
+def torus_on(batch: Batch, edges: Edges, sender: int, receiver: int) -> Torus | None:
+    """How offsets on edges from nodes of one level to those of the same or a finer one are measured, in units of the
+    case; None if nothing repeats."""
+    if f"torus_{sender}" not in batch:
         return None
-    rows = batch[f"torus_{s}"]
-    return Torus(*(rows if len(rows) == 1 else rows.index_select(0, mesh)).unbind(1))
+    rows = batch[f"torus_{sender}"]
+    if f"size_{sender}" not in batch:  # one for each mesh
+        mesh = batch[f"pos_{receiver}_batch"].index_select(0, edges.receiver)
+        return _torus(rows if len(rows) == 1 else rows.index_select(0, mesh))
+    here, there = batch[f"torus_{receiver}"].index_select(0, edges.receiver), rows.index_select(0, edges.sender)
+    return _torus(there).meet(_torus(here))
+
+
+def _torus(rows: Float[Tensor, "n 3 dim"]) -> Torus:
+    return Torus(*rows.unbind(1))
 
 
 def between(
@@ -38,9 +43,10 @@ def placed(batch: Batch, s: int, position: Float[Tensor, "n dim"], mesh: Int[Ten
     A coordinate that repeats after L becomes two, on a circle of length L. The distance d of two places is then
     (L/π) sin(π d/L): what it was for near ones, smooth where they are opposite, and the same wherever the cut is.
     """
-    torus = torus_of(batch, s, mesh)
-    if torus is None:
+    if f"torus_{s}" not in batch:
         return position
+    rows = batch[f"torus_{s}"]
+    torus = _torus(rows if f"size_{s}" in batch or len(rows) == 1 else rows.index_select(0, mesh))
     angle, radius = 2 * math.pi * torus.wave * position, torus.length / (2 * math.pi)
     straight = torch.where(torus.length > 0, 0.0, torus.seen) * position
     return torch.cat([straight + radius * angle.sin(), radius * angle.cos()], dim=1)
