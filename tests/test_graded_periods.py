@@ -8,10 +8,12 @@ import torch
 from graph_cases import operator_for, spec_of, square
 
 from gno.graph import SampleSpec, build_sample, collate, hierarchy_of
+from gno.graph.batch import level_edges, link_edges
 from gno.graph.box import LEAST_AROUND, Box
 from gno.graph.padding import Ladder
 from gno.mesh import CellBlock, Mesh, repeats
 from gno.nn.compiled import Compiled
+from gno.nn.torus import between, torus_on
 from gno.train import Case, Data, Model, Run, Training, train
 
 BOX = np.array([1.0, 1.5])
@@ -119,6 +121,14 @@ def test_a_large_anchor_fills_the_circle_and_small_ones_do_not():
     for s in (1, 2):
         alone = (sample[f"size_{s}"] > sample[f"torus_{s}"][:, 0].amax() / 3.5) & (seen[s][:, 0] == 1)
         assert not alone.any()
+    batch, one_sided = collate([sample]), 0
+    for s, fine, edges in ((1, 1, level_edges(batch, 1)), (2, 1, link_edges(batch, 1)), (2, 2, level_edges(batch, 2))):
+        place = [batch[f"pos_{level}"] for level in (fine, s)]
+        offset = between(*place, edges, torus_on(batch, edges, s, fine))
+        ends = seen[s].index_select(0, edges.sender), seen[fine].index_select(0, edges.receiver)
+        one_sided += int((ends[0] != ends[1]).sum())
+        assert not offset[ends[0] * ends[1] == 0].any() and offset.any()
+    assert one_sided
 
 
 def test_a_mesh_refined_as_a_whole_keeps_its_anchors():
