@@ -1,9 +1,9 @@
 """Do anchors that follow the cells pay? `python benchmarks/graded.py` trains gno with them and without.
 
 Rows of bodies in a passage that repeats (2-D), and ellipsoids (3-D): potential flow on cells that grow some twentyfold
-away from the body. Each training has the same processor time of one thread. Errors are relative L2 over unseen shapes: by
-volume, as `gno evaluate` has them, and at the body. A line of results/graded.jsonl per training; what is there is not
-trained again.
+away from the body. Each training has the same processor time of one thread. Errors are relative L2 over unseen shapes:
+by volume, as `gno evaluate` has them, and at the body. A line of results/graded.jsonl per training; what is there is
+not trained again.
 """
 
 from __future__ import annotations
