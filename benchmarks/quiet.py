@@ -40,7 +40,7 @@ def train_quietly(
         clock: seconds of the budget.
     """
     names = [term.name for term in terms]
-    with Stop() as stop, Report(None, case.training, names, [], step=0, n_samples=0, bar=False) as report:
+    with Stop() as stop, Report(None, case.training, names, [], step=0, n_samples=0) as report:
         loop = Loop(
             launch(case),
             model,

@@ -29,6 +29,7 @@ epochs = 2
 device = "cpu"
 [uncertainty]
 members = 2
+at_once = 1
 """
 
 

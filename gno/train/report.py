@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
@@ -21,8 +22,56 @@ if TYPE_CHECKING:
     from gno.train.loop import Progress
 
 
+class Shown(Protocol):
+    """What shows a training while it runs: how far it is, and lines that stay."""
+
+    def show(self, share: float, *, losses: str, rate: str, memory: str) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+class Line:
+    """One training in a bar of :func:`bars`, and what it says above it."""
+
+    def __init__(self, bar: Bar, title: str) -> None:
+        self.bar, self.task = bar, bar.add_task(title, total=1.0, losses="", rate="", memory="")
+
+    def show(self, share: float, *, losses: str, rate: str, memory: str) -> None:
+        self.bar.update(self.task, completed=share, losses=losses, rate=rate, memory=memory)
+
+    def say(self, line: str) -> None:
+        self.bar.console.print(line, highlight=False, soft_wrap=True)
+
+
+def bars() -> Bar:
+    """A bar with a line for each training, of which there is none yet."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[losses]}"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[memory]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    return Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
+
+
+@contextlib.contextmanager
+def shown_by(progress: bool | Shown, title: str) -> Iterator[Shown | None]:
+    """What shows a training: a bar of its own, what is given, or nothing."""
+    if progress is not True:
+        yield progress or None
+        return
+    with bars() as bar:
+        yield Line(bar, title or "train")
+
+
 class Report:
-    """Writes ``log.csv`` (one row per report), TensorBoard events, and draws a bar.
+    """Writes ``log.csv`` (one row per report) and TensorBoard events, and shows how far the training is.
 
     Args:
         folder: of the run; None reports nothing (processes other than the first).
@@ -32,7 +81,7 @@ class Report:
         step: rows after this step are dropped from an existing log, for they will be written again.
         n_samples: training meshes, for the rate.
         floors: what reference solutions leave of some losses; in each row of losses, to compare with.
-        bar: whether to draw the bar. title: of the training on it.
+        shown: what shows the training while it runs, and its title there.
     """
 
     def __init__(
@@ -44,7 +93,7 @@ class Report:
         *,
         step: int,
         n_samples: int,
-        bar: bool,
+        shown: Shown | None = None,
         title: str = "",
         floors: Mapping[str, float] | None = None,
     ) -> None:
@@ -54,7 +103,7 @@ class Report:
         self.floors = {f"floor {name}": value for name, value in (floors or {}).items()}
         self.columns += [*self.floors, *(f"validation {name}" for name in scores)]
         self.path = folder / "log.csv" if folder else None
-        self.bar, self.title = _bar() if bar and folder else None, title
+        self.shown, self.title = shown, title
         self.events = _tensorboard(folder) if folder else None
         self.last = ""
         self.clock, self.rate = (step, 0.0), ""
@@ -63,16 +112,11 @@ class Report:
             _keep_rows(self.path, self.columns, step)
 
     def __enter__(self) -> Self:
-        if self.bar:
-            self.bar.start()
-            self.task = self.bar.add_task(self.title or "train", total=1.0, losses="", rate="", memory="")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.bar:
-            self.bar.stop()
         if self.events:
             self.events.close()
 
@@ -92,14 +136,10 @@ class Report:
         if not scores:
             return
         self._write(progress, {f"validation {name}": value for name, value in scores.items()})
-        if self.bar:
+        if self.shown:
             text = "  ".join(f"{name} {value:.2%}" for name, value in scores.items() if "@" not in name)
             title = f"{self.title}  " if self.title else ""
-            self.bar.console.print(
-                f"{title}step {progress.step:6d}  {progress.seconds:6.0f} s  validation  {text}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self.shown.say(f"{title}step {progress.step:6d}  {progress.seconds:6.0f} s  validation  {text}")
 
     def _write(self, progress: Progress, values: Mapping[str, float]) -> None:
         if not self.path:
@@ -113,23 +153,17 @@ class Report:
                 self.events.add_scalar(name.replace(" ", "/"), value, progress.step)
 
     def _draw(self, progress: Progress) -> None:
-        if not self.bar:
+        if not self.shown:
             return
         settings = self.settings
         per_epoch = -(-self.n_samples // settings.batch_size)
         steps = (settings.epochs or 0) * per_epoch
         share = progress.step / steps if steps else progress.seconds / (60 * (settings.minutes or 1))
         step, seconds = self.clock
-        if progress.seconds > seconds:
+        if progress.step > step and progress.seconds > seconds:
             self.rate = f"{(progress.step - step) / (progress.seconds - seconds):.1f} steps/s"
             self.clock = (progress.step, progress.seconds)
-        self.bar.update(
-            self.task,
-            completed=min(1.0, share),
-            losses=self.last,
-            rate=self.rate,
-            memory=f"{memory_mb():.0f} MB",
-        )
+        self.shown.show(min(1.0, share), losses=self.last, rate=self.rate, memory=f"{memory_mb():.0f} MB")
 
 
 def memory_mb() -> float:
@@ -142,22 +176,6 @@ def memory_mb() -> float:
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def _bar() -> Bar:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[losses]}"),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[memory]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    return Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
 
 
 def _tensorboard(folder: Path) -> Any:

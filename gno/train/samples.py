@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import torch
 
@@ -28,6 +26,7 @@ from gno.mesh.index import files_in
 from gno.mesh.particles import remembered
 from gno.progress import counter
 from gno.train.checkpoint import load_tensors, save_tensors
+from gno.train.workers import answering, end, send, start
 
 # Work that is expected to take longer than this is given to worker processes (their start costs seconds).
 PATIENCE = 10.0
@@ -159,29 +158,16 @@ def _build_parallel(todo: Sequence[tuple[Path, Path]], spec: SampleSpec, workers
 
 
 class Worker:
-    """A process that builds samples, one JSON line per job.
-
-    Its own program rather than multiprocessing: that would run the user's script again in every process, and
-    a script without a ``__main__`` guard is a good script.
-    """
+    """A process that builds samples, one JSON line per job."""
 
     def __init__(self, spec: SampleSpec) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from gno.train.samples import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-            start_new_session=True,  # Ctrl-C goes to the parent alone, which then closes its workers
-        )
-        self._send(spec.to_dict())
+        self.process = start(__name__)
+        send(self.process, spec.to_dict())
 
     def build(self, source: Path, stored: Path) -> None:
         """Build one sample; errors arrive as they were raised."""
         try:
-            self._send([str(source), str(stored)])
+            send(self.process, [str(source), str(stored)])
             answer = self.process.stdout.readline() if self.process.stdout else ""
         except BrokenPipeError:
             answer = ""
@@ -193,29 +179,21 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        self.process.kill()
-        self.process.communicate()
-
-    def _send(self, document: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(document) + "\n")
-        self.process.stdin.flush()
+        end(self.process)
 
 
 def serve() -> None:
     """The program of a :class:`Worker`."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # readers that print must not talk into the answers
+    answer = answering()
     torch.set_num_threads(1)
     spec = SampleSpec.from_dict(json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         source, stored = json.loads(line)
-        answer: tuple[str, str] = ("", "")
+        said: tuple[str, str] = ("", "")
         try:
             _build(Path(source), Path(stored), spec)
         except ValueError as error:
-            answer = (type(error).__name__, str(error))
+            said = (type(error).__name__, str(error))
         except Exception as error:  # a worker must answer; the parent raises it again, with the file's name
-            answer = ("ValueError", f"{source}: {type(error).__name__}: {error}")
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+            said = ("ValueError", f"{source}: {type(error).__name__}: {error}")
+        answer(said)

@@ -358,6 +358,8 @@ class Uncertainty(Part):
         share: of the budget that each member trains for; n of them cost n · share trainings.
         common: share of the budget that members have in common, 0 for independent ones; n of them then cost
             1 + (n − 1)(1 − common) trainings.
+        at_once: members that train at the same time, each in a process of its own; 0 for as many as there are cores,
+            and for one on an accelerator, whose memory they would share.
         samples: drawn from one operator by the other methods; an even number.
         noise: of the data, as large as the operator finds it at every node: ``none``, or learned by the score
             ``beta_nll`` (a likelihood) or ``crps``, which take the place of the relative error.
@@ -367,6 +369,7 @@ class Uncertainty(Part):
     members: Annotated[int, Field(ge=1)] = 5
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     common: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    at_once: Annotated[int, Field(ge=0)] = 0
     samples: Annotated[int, Field(ge=2, multiple_of=2)] = 32
     noise: Literal["none", "beta_nll", "crps"] = "none"
 

@@ -42,7 +42,7 @@ class Prepared:
 
 def prepare(
     case: Case,
-    meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None = None,
+    meshes: Sequence[Mesh] | Mapping[str, Sequence[Source]] | None = None,
     *,
     spec: SampleSpec | None = None,
     progress: bool = True,
@@ -50,7 +50,7 @@ def prepare(
     """Read and prepare the meshes of a case.
 
     Args:
-        case, meshes, progress: as for :func:`gno.train.train`.
+        case, meshes, progress: as for :func:`gno.train.train`; a mapping may name files, too.
         spec: how meshes are seen; found on the training meshes by default.
 
     Raises:
@@ -72,7 +72,7 @@ def prepare(
     return Prepared(spec, samples)
 
 
-def split_meshes(case: Case, meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None) -> dict[str, list[Source]]:
+def split_meshes(case: Case, meshes: Sequence[Mesh] | Mapping[str, Sequence[Source]] | None) -> dict[str, list[Source]]:
     """Files or meshes of each split.
 
     Raises:

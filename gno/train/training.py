@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Progress
 from gno.train.optimisers import Optimiser
 from gno.train.physics import WEIGHTINGS, floors_of
-from gno.train.report import Report
+from gno.train.report import Report, Shown, shown_by
 from gno.train.run import Run
 from gno.train.sources import Prepared, prepare
 from gno.train.task import Terms, task_of
@@ -41,7 +42,7 @@ def train(
     overwrite: bool = False,
     meshes: Sequence[Mesh] | Mapping[str, Sequence[Mesh]] | None = None,
     optimiser: Optimiser | None = None,
-    progress: bool = True,
+    progress: bool | Shown = True,
     clock: Callable[[], float] = time.monotonic,
     terms: Terms | None = None,
     weighting: Weighting | None = None,
@@ -60,7 +61,7 @@ def train(
         meshes: meshes in memory instead of the files of the case; a sequence is split as ``case.data.split``
             says, a mapping has the keys ``train``, and, if wanted, ``validation`` and ``test``.
         optimiser: makes the optimiser of a module; the one that the case names by default.
-        progress: whether to draw a progress bar.
+        progress: whether to draw a progress bar, or what else shows how far the training is.
         clock: seconds that a budget of minutes is measured with; ``time.process_time`` is fair on a busy machine.
         terms: what to minimise, of the terms that the case asks for and the blueprint; these themselves by default.
         weighting: how the weights of the terms adapt; as the case says by default.
@@ -85,14 +86,14 @@ def train(
     spec = saved[0].spec if saved else None
     if prepared is None or spec not in (None, prepared.spec):
         with fabric.rank_zero_first():
-            prepared = prepare(case, meshes, spec=spec, progress=progress)
+            prepared = prepare(case, meshes, spec=spec, progress=bool(progress))
     if overwrite and not resume and fabric.is_global_zero:
         discard(directory)
     blueprint = Blueprint.fit(case, prepared.spec, prepared.samples["train"])
     if saved:
         check_same_operator(saved[0], blueprint, directory)
         blueprint = dataclasses.replace(saved[0], case=case)
-    look = {"bar": progress, "title": title}
+    look = progress if fabric.is_global_zero else False, title
     options = {"optimiser": optimiser, "clock": clock, "weighting": weighting, "until": until}
     _run_loop(fabric, blueprint, prepared.samples, directory, saved, terms, look, options)
     return Run.load(directory)
@@ -113,16 +114,17 @@ def _run_loop(
     directory: Path,
     saved: Saved | None,
     compose: Terms | None,
-    look: Mapping[str, Any],
+    look: tuple[bool | Shown, str],
     options: dict[str, Any],
 ) -> None:
-    """The loop with its report (``look`` says which), stopped by Ctrl-C, and its curves."""
+    """The loop with its report, shown as ``look`` says under that title, stopped by Ctrl-C, and its curves."""
     settings, physics = blueprint.case.training, blueprint.case.physics
     model = blueprint.model(settings.seed)
     task = task_of(blueprint, samples, model, compose)
     if options["weighting"] is None and physics:
         options["weighting"] = WEIGHTINGS[physics.weights]
-    report = Report(
+    report = functools.partial(
+        Report,
         directory if fabric.is_global_zero else None,
         settings,
         [term.name for term in task.terms],
@@ -130,9 +132,8 @@ def _run_loop(
         step=saved[2].step if saved else 0,
         n_samples=len(task.samples),
         floors=floors_of(samples["train"], task.terms) if physics else None,
-        **look,
     )
-    with Stop() as stop, report:
+    with Stop() as stop, shown_by(*look) as shown, report(shown=shown, title=look[1]) as told:
         loop = Loop(
             fabric,
             model,
@@ -141,7 +142,7 @@ def _run_loop(
             task.validate,
             settings,
             save=lambda name, parts, state: blueprint.save(directory / f"{name}.safetensors", parts, state),
-            report=report,
+            report=told,
             stop=stop,
             objective=task.objective,
             collate=task.collate,

@@ -1,4 +1,4 @@
-"""Deep ensembles: the same training from several seeds, one member after another, resumable."""
+"""Deep ensembles: the same training from several seeds, in several processes or one after another, resumable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from gno.train import Case, Training
+from gno.train.blueprint import Blueprint
 from gno.train.loop import mix
 from gno.train.run import Run
-from gno.train.sources import prepare
+from gno.train.sources import Prepared, prepare
 from gno.train.training import discard, train
+from gno.uq.at_once import Member, how_many, train_at_once, with_cache
 from gno.uq.sampler import Sampler
 
 # Says which members are complete; written anew after each of them.
@@ -78,11 +80,16 @@ def train_ensemble(
     members: int = 5,
     share: float = 1.0,
     common: float = 0.0,
+    at_once: int = 0,
     resume: bool = False,
     overwrite: bool = False,
     **options: Any,
 ) -> Ensemble:
-    """Train the members one after another, each in its folder ``member_<k>`` with a seed of its own.
+    """Train the members, each in its folder ``member_<k>`` with a seed of its own.
+
+    Several train at the same time, each in a process of its own, where the case and its files say all; one after
+    another where meshes or functions are given, and on several devices. Members are the same to the bit either way, for
+    a budget of epochs and as many threads.
 
     With a common share c of the budget, the members go on from one training that stopped there, with its weights, its
     optimiser and the rate of that moment, and see the meshes in another order from then on. M members cost
@@ -95,6 +102,8 @@ def train_ensemble(
         members: how many; an ensemble may be given more of them later, with ``resume``.
         share: of the budget that each member trains for.
         common: share of the budget that members have in common; 0 for independent ones.
+        at_once: members that train at the same time; 0 for as many as there are cores, and for one on an accelerator,
+            whose memory they would share. Each has its share of the threads, and its own copy of the samples.
         resume: go on where the training stopped; complete members are kept.
         overwrite: begin anew in a folder that already holds an ensemble.
         options: further ones of :func:`gno.train.train`.
@@ -106,6 +115,7 @@ def train_ensemble(
         ValueError: fewer than one member, a share outside (0, 1], a common one outside [0, 1), or whatever the training
             says.
         FileExistsError: the folder holds members, and neither resume nor overwrite was asked for.
+        ChildProcessError: a member's process was killed; what it and the others had saved is there to resume from.
         Interrupted: Ctrl-C; everything is saved.
     """
     if members < 1:
@@ -124,19 +134,58 @@ def train_ensemble(
     new = [folder for folder in folders if not (folder / "last.safetensors").exists()]
     if not (resume or overwrite) and len(new) < members:
         raise FileExistsError(f"{directory}: expected a folder without an ensemble, got one")
-    prepared = prepare(case, options.get("meshes"), progress=options.get("progress", True))
-    if common and new:
-        title = f"common to {members} members"
-        start: dict[str, Any] = {"until": common, "title": title, "prepared": prepared, **options}
-        train(case, directory / COMMON, resume=resume, overwrite=overwrite, **start)
-    for k, folder in enumerate(folders):
-        if common and folder in new:
-            _branch(directory / COMMON, folder)
-        own, title = case.with_training(seed=member_seed(seed, k)), f"member {k + 1} of {members}"
-        again = resume or (common > 0 and folder in new)
-        train(own, folder, resume=again, overwrite=overwrite, title=title, prepared=prepared, **options)
-        _write_manifest(directory, sorted({*_complete(directory), f"member_{k}"}, key=_number))
+    todo = [
+        Member(str(folder), member_seed(seed, k), resume or common > 0, f"member {k + 1} of {members}")
+        for k, folder in enumerate(folders)
+    ]
+    with with_cache(case) as stored:
+        prepared = prepare(stored, options.get("meshes"), progress=options.get("progress", True))
+        if common and new:
+            start = {"resume": resume, "overwrite": overwrite, "title": f"common to {members} members", **options}
+            train(case, directory / COMMON, until=common, prepared=prepared, **start)
+            for folder in new:
+                _branch(directory / COMMON, folder)
+        _train_members(case, todo, how_many(case, at_once, options), prepared, stored.data.cache, options)
     return Ensemble.load(directory)
+
+
+def _train_members(
+    case: Case, members: Sequence[Member], n: int, prepared: Prepared, cache: str, options: Mapping[str, Any]
+) -> None:
+    """Train those that are not complete, n at the same time, and write each down that is complete."""
+
+    def done(member: Member) -> None:
+        folder = Path(member.folder)
+        _write_manifest(folder.parent, sorted({*_complete(folder.parent), folder.name}, key=_number))
+
+    todo = [member for member in members if not _is_complete(case, member)]
+    for member in members:
+        if member not in todo:
+            done(member)
+    if min(n, len(todo)) > 1:
+        train_at_once(
+            case, todo, n=n, spec=prepared.spec, cache=cache, progress=options.get("progress", True), done=done
+        )
+        return
+    for member in todo:
+        own = case.with_training(seed=member.seed)
+        train(own, member.folder, resume=member.resume, title=member.title, prepared=prepared, **options)
+        done(member)
+
+
+def _is_complete(case: Case, member: Member) -> bool:
+    """Whether a member has spent its budget, with all settings as they are asked for now."""
+    last, settings = Path(member.folder) / "last.safetensors", case.training
+    if not (member.resume and last.exists()):
+        return False
+    blueprint, _, progress = Blueprint.load(last)
+    if settings.minutes is not None:
+        spent = progress["seconds"] >= 60 * settings.minutes
+    else:
+        spent = progress["epoch"] >= (settings.epochs or 1)
+    others = {"uncertainty": {"members", "at_once"}}
+    now, then = (c.model_dump(exclude=others) for c in (case.with_training(seed=member.seed), blueprint.case))
+    return spent and now == then
 
 
 def member_seed(seed: int, member: int) -> int:

@@ -33,9 +33,8 @@ def train_uncertain(case: Case, directory: str | Path, **options: Any) -> Sample
     """
     wanted = case.uncertainty or Uncertainty()
     if wanted.method == "ensemble":
-        return train_ensemble(
-            case, directory, members=wanted.members, share=wanted.share, common=wanted.common, **options
-        )
+        keys = ("members", "share", "common", "at_once")
+        return train_ensemble(case, directory, **{key: getattr(wanted, key) for key in keys}, **options)
     run = train(case, directory, **options)
     if wanted.method in DRAWS:
         return DRAWS[wanted.method].load(directory)
