@@ -1,4 +1,4 @@
-"""What five members cost beside one, in wall time: `python benchmarks/ensemble_cost.py [--data plates] [--at-once 1 2 3]`.
+"""What five members cost beside one, in wall time: `python benchmarks/ensemble_cost.py [--at-once 1 2 3]`.
 
 All train for the same epochs, size small. One member has all threads; of five, as many train at the same time as
 --at-once says, and their time has the start of their processes in it. On a GPU (not run yet):
@@ -22,14 +22,12 @@ MEMBERS = 5
 
 
 def case_of(name: str, n: int, folder: Path, device: str, epochs: int):
-    """A case of n files, which are written here."""
-    from gno.mesh import write
+    """A case of n files, prepared in a folder."""
     from gno.train import Case, Data, Training
 
-    for seed in range(n):
-        write(data.GENERATORS[name](seed), folder / "data" / f"{seed:03d}.vtu")
-    files = Data(**data.FIELDS[name], train=["data/*.vtu"], folder=folder)
-    return Case(data=files, training=Training(epochs=epochs, validations=1, device=device))
+    files = [str(path) for path in data.files(name, "train", n)]
+    known = Data(**data.FIELDS[name], train=files, cache=str(folder / "cache"))
+    return Case(data=known, training=Training(epochs=epochs, validations=1, device=device))
 
 
 def seconds(case, folder: Path, members: int, at_once: int) -> float:

@@ -1,9 +1,10 @@
 """All that waits for a GPU, one after the other within a time limit: `python benchmarks/gpu.py --minutes 9`.
 
 What is cheap and decides most comes first: whether tests pass on CUDA, the kernels beside their twins and floors, time
-and memory against nodes, then gno's row beside its peers (for as long as is left; its data must be in
-benchmarks/.cache, `python benchmarks/data.py`, where gmsh cannot be had). Each step is a process of its own; its output
-goes to FOLDER/<step>.txt as it comes, so that an end by the clock loses nothing. Exit status 1 if a step failed.
+and memory against nodes, five members of an ensemble beside one, then gno's row beside its peers (for as long as is
+left; data must be in benchmarks/.cache, `python benchmarks/data.py`, where gmsh cannot be had). Each step is a process
+of its own; its output goes to FOLDER/<step>.txt as it comes, so that an end by the clock loses nothing. Exit status 1
+if a step failed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ STEPS: dict[str, tuple[str, float]] = {
     "kernels": (f"{HERE}/kernels.py", 90),
     "scaling": (f"{SCALING} --spacings own --nodes 1000 10000 100000 1000000 --output {{folder}}/scaling.md", 150),
     "largest": (f"{SCALING} --spacings fixed --nodes 1000000 4000000 --output {{folder}}/largest.md", 150),
+    "ensemble": (f"{HERE}/ensemble_cost.py --device cuda --epochs 10 --at-once 1 2 5 --repeats 1", 120),
     "peers": (
         f"{HERE}/peers.py --device cuda --models gno --data plates "
         "--minutes {minutes:.1f} --results {folder}/peers.jsonl",

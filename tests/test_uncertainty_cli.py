@@ -217,7 +217,7 @@ def test_rollouts_of_an_ensemble(tmp_path, capsys, monkeypatch):
     (tmp_path / "case.toml").write_text(
         f'[data]\ntrain = ["0.pvd", "1.pvd"]\nvalidation = {held_out}\ninputs = ["k"]\ntargets = ["u"]\n[model]\n'
         'width = 16\nn_blocks = 1\nn_heads = 1\n[training]\nepochs = 2\ndevice = "cpu"\n[time]\n'
-        "[uncertainty]\nmembers = 2\n"
+        "[uncertainty]\nmembers = 2\nat_once = 1\n"
     )
     status, out, err = gno(capsys, monkeypatch, "train", "case.toml")
     assert status == 0 and "intervals beside every predicted field, to step 7 of a rollout" in out, err

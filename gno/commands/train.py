@@ -51,7 +51,7 @@ def train(
       [training]
       minutes = 30                    # or epochs = 200
       [uncertainty]                   # if predictions shall say how sure they are
-      members = 5
+      members = 5                     # at the same time, as many as there are cores: at_once = 2 for less memory
     """
     from gno.train import Interrupted, load_case
     from gno.train import train as run_training
