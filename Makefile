@@ -1,4 +1,4 @@
-# `make demo` and `make test` work on a fresh machine with Python 3.11, pip and make.
+# `make demo` and `make test` work on a fresh machine with Python 3.11 or newer, pip and make.
 # Another Python or torch: `make test PYTHON=python3.11 TORCH=torch`.
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0

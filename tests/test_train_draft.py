@@ -43,7 +43,7 @@ def test_a_draft_can_be_trained_from_and_names_what_else_there_is(results, tmp_p
     assert sorted(path for paths in case.data.paths().values() for path in paths) == results
     text = (tmp_path / "cases" / "part.toml").read_text()
     assert 'files = ["../results/*.vtu"]' in text
-    assert "#   heat  (cell" in text and "#   gravity  (global; 9.81 everywhere" in text
+    assert "#   heat  (cell" in text and "# The same everywhere, in every file: gravity" in text
     assert "program" not in text  # a text is no field to learn from
     assert "# Sets, which can be inputs too: corner\n" in text
 

@@ -40,4 +40,6 @@ def quoted(path: Path) -> str:
 def complain(error: BaseException) -> None:
     """One line on stderr, whatever the message looks like."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        message = f"{error.filename2 or error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
     typer.echo(f"gno: {' '.join(message.split()) or type(error).__name__}", err=True)

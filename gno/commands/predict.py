@@ -153,6 +153,8 @@ def _output_paths(files: list[Path], folder: Path, suffix: str) -> list[Path]:
     """Where predictions go: one path per file, none of them a file that is read."""
     from gno.mesh.address import stem
 
+    if folder.is_file():
+        raise ValueError(f"--output: expected a folder, got the file {folder}")
     targets = [folder / f"{stem(file)}{suffix}" for file in files]
     sources = {file.resolve() for file in files}
     for k, target in enumerate(targets):

@@ -15,6 +15,8 @@ _FLAT = 1e-10
 """Size below which a cell counts as flat, as part of its longest extent to the power of its dimension."""
 _CLOSE = 1e-6
 """Distance below which nodes count as one, as part of the median edge."""
+_COARSE = 0.01
+"""Rounding of coordinates that is told of, as part of the median edge."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class Quality:
         volume: size of the domain.
         cell_size: smallest, median and largest size of the domain's cells.
         edge_length: shortest, median and longest edge.
+        rounding: step between numbers of the coordinates' type at the largest coordinate.
     """
 
     inverted: Int[np.ndarray, " n_inverted"]
@@ -42,6 +45,7 @@ class Quality:
     volume: float
     cell_size: tuple[float, float, float]
     edge_length: tuple[float, float, float]
+    rounding: float
 
     def problems(self) -> tuple[str, ...]:
         """One line for each kind of finding; none for a sound mesh in one part."""
@@ -56,6 +60,10 @@ class Quality:
             index = getattr(self, name)
             if len(index):
                 lines.append(f"{len(index)} {what}, the first is {index[0]}")
+        if self.rounding > _COARSE * self.edge_length[1] > 0:
+            lines.append(
+                f"coordinates are rounded to {self.rounding:.2g}: store doubles, or move the mesh to the origin"
+            )
         if self.n_parts > 1:
             lines.append(f"the domain is in {self.n_parts} parts")
         return tuple(lines)
@@ -97,6 +105,7 @@ def quality(mesh: Mesh) -> Quality:
         volume=float(size.sum()),
         cell_size=_spread(size),
         edge_length=_spread(length),
+        rounding=float(np.spacing(np.abs(mesh.points).max())),
     )
 
 

@@ -100,6 +100,8 @@ def _write_with_meshio(mesh: Mesh, path: Path, file_format: str) -> None:
                 cell_sets={name: _per_block(index, ends) for name, index in mesh.cell_sets.items()},
             )
             meshio.write(path, raw, file_format)
+    except OSError:
+        raise
     except (Exception, SystemExit) as error:
         # meshio's writers raise whatever they trip over.
         raise MeshError(f"{file_format}: {type(error).__name__} {' '.join(str(error).split())[:160]}") from error

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from gno.mesh.files import atomic
+from gno.mesh.files import Sink, atomic
 from gno.mesh.mesh import CellBlock, Mesh, MeshError
 from gno.mesh.plain import NOTE, to_plain
 from gno.mesh.xdmf import CODES, NAMES
@@ -34,7 +34,7 @@ def write_xdmf(meshes: Sequence[Mesh], path: Path) -> None:
     if len(meshes) > 1:
         parent = SubElement(parent, "Grid", Name="series", GridType="Collection", CollectionType="Temporal")
     with atomic(path) as light, atomic(heavy_path) as heavy:
-        with h5py.File(heavy, "w") as file:
+        with Sink(heavy) as sink, h5py.File(sink, "w") as file:
             for number, mesh in enumerate(meshes):
                 _grid(parent, mesh, file.create_group(f"step{number}"), heavy_path.name)
         ElementTree.indent(root)

@@ -11,8 +11,9 @@ from scipy import sparse
 from scipy.sparse.linalg import cg
 
 from gno.mesh import Mesh, boundary_facets
+from gno.mesh.geometry import domain_dim
 from gno.mesh.ordering import CORNERS
-from gno.mesh.shapes import family
+from gno.mesh.shapes import cell_dim, family
 from gno.post.gauss import GaussValues
 
 Recovery = Callable[[GaussValues], Float[np.ndarray, "n_nodes ..."]]
@@ -92,7 +93,8 @@ def l2_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
 
 def cell_degree(mesh: Mesh) -> int:
     """1 if all cells of the domain are linear, 2 if any has nodes between its corners."""
-    return 1 + any(block.nodes.shape[1] > len(CORNERS[family(block.type)]) for block in mesh.cells if len(block))
+    domain = [block for block in mesh.cells if len(block) and cell_dim(block.type) == domain_dim(mesh)]
+    return 1 + any(block.nodes.shape[1] > len(CORNERS[family(block.type)]) for block in domain)
 
 
 def superconvergent_order(mesh: Mesh) -> int:

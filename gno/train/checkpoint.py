@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gno.mesh.files import atomic
+
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
     """Write a file that is either the old one or the new one, whenever the process is killed.
@@ -24,16 +26,11 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], document: Mapp
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(save(plain, metadata={"document": json.dumps(document)}))
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as temporary, temporary.open("wb") as handle:
+        handle.write(save(plain, metadata={"document": json.dumps(document)}))
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -26,6 +26,8 @@ from gno.train.explain import explain
 FILES_TO_LOOK_AT = 20
 # Coefficients that vary by more than this factor are better read as logarithms.
 SPAN_FOR_LOG = 10.0
+# Names of fields that say nothing; a file of ParaView can have a hundred.
+MOST_NAMES = 12
 # Values that stray less than this, relative to the largest, are one value.
 ROUND_OFF = 1e-9
 _TIME = [
@@ -57,8 +59,8 @@ class Known:
 
     def __str__(self) -> str:
         n = self.field.n_components
-        size = f"{self.low:.4g} … {self.high:.4g}" if self.varies else f"{self.low:.4g} everywhere, in every file"
-        return f"{self.field.name}  ({self.field.location}{f', {n} components' if n > 1 else ''}; {size})"
+        components = f", {n} components" if n > 1 else ""
+        return f"{self.field.name}  ({self.field.location}{components}; {self.low:.4g} … {self.high:.4g})"
 
 
 def draft_case(
@@ -197,13 +199,21 @@ def _logarithms(known: dict[str, Known], inputs: Sequence[str]) -> list[str]:
 
 
 def _comments(known: dict[str, Known], sets: Sequence[str], taken: Sequence[str]) -> list[str]:
-    free = [field for name, field in known.items() if name not in taken]
+    free = [field for name, field in known.items() if name not in taken and field.varies]
+    same = [name for name, field in known.items() if name not in taken and not field.varies]
     other = [name for name in sets if name not in taken]
     return [
         *(["# Other fields of the files; what is known before the solver runs can be an input:"] if free else []),
         *(f"#   {field}" for field in free),
+        *([f"# The same everywhere, in every file: {_some(same)}"] if same else []),
         *([f"# Sets, which can be inputs too: {', '.join(other)}"] if other else []),
     ]
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names, and how many more there are where they are many."""
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _listed(known: dict[str, Known]) -> str:

@@ -272,9 +272,10 @@ class Loop:
         self.summed = 0
         for term, loss in zip(self.terms, losses, strict=True):
             if not math.isfinite(loss):
+                saved = "the last save is good, " if self.progress.validations else ""
                 raise ValueError(
                     f"loss of '{term.name}': expected a finite number, got {loss} before step {self.progress.step}; "
-                    f"the last save is good, try training.lr below {self.settings.lr:g}"
+                    f"{saved}try training.lr below {self.settings.lr:g}"
                 )
         named = {term.name: loss for term, loss in zip(self.terms, losses, strict=True)}
         weights = (self.weights * self.balance["weights"]).tolist()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
+from gno.mesh.files import atomic
 from gno.progress import counter as counter  # a training is reported by its bars, too
 from gno.train.sections import Training
 
@@ -191,12 +192,10 @@ def _keep_rows(path: Path, columns: list[str], step: int) -> None:
     if step and path.is_file():
         with path.open(newline="") as handle:
             rows = [row for row in csv.DictReader(handle) if _step(row) <= step]
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", newline="") as handle:
+    with atomic(path) as temporary, temporary.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 def _step(row: Mapping[str, str]) -> int:

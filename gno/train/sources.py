@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,16 @@ from gno.train.physics_in_time import with_given_in_time, with_step_physics
 from gno.train.samples import load_samples
 from gno.train.splits import SPLITS, split_items
 from gno.train.trajectory import Trajectory, build_trajectory, load_trajectories
-from gno.train.units import check_unit
+from gno.train.units import check_rounding, check_unit
 
 # A file, a mesh, or, in time, the frames of a series.
 Source = Path | Mesh | Sequence[Mesh]
 # Fields, sets and lengths of a case are read off at most this many training meshes.
 MESHES_FOR_SPEC = 32
+
+
+class CacheWarning(UserWarning):
+    """Prepared samples cannot be kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +109,8 @@ def fit_spec(case: Case, sources: Sequence[Source]) -> SampleSpec:
         period=case.data.period,
         **case.model.hierarchy,
     )
+    if spec.spacings:
+        check_rounding(meshes[0].points, spec.spacings[0] * spec.unit, meshes[0].source)
     return dataclasses.replace(spec, targets=target_specs(case, spec, meshes)) if case.physics else spec
 
 
@@ -138,6 +146,11 @@ def mesh_of(source: Source | str, spec: SampleSpec | None = None) -> Mesh:
     return spec.seen(mesh) if spec else mesh
 
 
+def name_of(source: Source) -> str:
+    """What messages call a mesh or a file."""
+    return source.source if isinstance(source, Mesh) else str(source)
+
+
 def samples_of(
     sources: Sequence[Source], spec: SampleSpec, case: Case, bar: bool = False, *, to_train: bool = False
 ) -> list[MeshData]:
@@ -149,12 +162,12 @@ def samples_of(
         ValueError: a mesh without one of the targets.
     """
     files = [source for source in sources if isinstance(source, Path)]
-    cache = case.data.folder / case.data.cache / "samples" if case.data.cache else None
-    built = iter(load_samples(files, spec, cache=cache, bar=bar))
+    built = iter(load_samples(files, spec, cache=cache_of(case), bar=bar))
     samples = [build_sample(source, spec) if isinstance(source, Mesh) else next(built) for source in sources]
     for source, sample in zip(sources, samples, strict=True):
+        check_range(sample, spec, source)
         extent = float((sample.pos_0.amax(0) - sample.pos_0.amin(0)).max()) * spec.unit
-        check_unit(extent, 2 * spec.unit, source.source if isinstance(source, Mesh) else str(source))
+        check_unit(extent, 2 * spec.unit, name_of(source))
     if case.physics and to_train:
         pairs = zip(samples, sources, strict=True)
         return [with_physics(sample, mesh_of(source, spec), case, spec) for sample, source in pairs]
@@ -165,6 +178,39 @@ def samples_of(
         if case.physics:
             with_given(sample, mesh_of(source, spec), case, spec)
     return samples
+
+
+def cache_of(case: Case) -> Path | None:
+    """Where prepared samples are kept; nowhere where that cannot be written, as beside results on a shared disk.
+
+    Warns:
+        CacheWarning: the folder of the case cannot be written.
+    """
+    if not case.data.cache:
+        return None
+    folder = case.data.folder / case.data.cache / "samples"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "may not be written"
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+    if reason:
+        text = f"{folder}: {reason}; meshes are prepared again each time, unless data.cache names another folder"
+        warnings.warn(text, CacheWarning, stacklevel=2)
+    return None if reason else folder
+
+
+def check_range(sample: MeshData, spec: SampleSpec, source: Source) -> None:
+    """Values of single precision, in which samples are kept, reach to 3.4e38.
+
+    Raises:
+        ValueError: a field with larger ones.
+    """
+    for values, fields in ((sample.x, spec.inputs), (sample.y, spec.targets)):
+        for columns, field in columns_of(fields) if values is not None else ():
+            if not torch.isfinite(values[:, columns]).all():
+                got = "larger ones; choose another unit"
+                raise ValueError(f"field '{field.name}': expected values up to 3.4e38, got {got} ({name_of(source)})")
 
 
 def trajectories_of(
@@ -178,8 +224,8 @@ def trajectories_of(
     time = case.time
     assert time is not None
     files = [source for source in sources if isinstance(source, Path)]
-    cache = case.data.folder / case.data.cache / "samples" if case.data.cache else None
-    found = iter(load_trajectories(files, spec, time.forcing, stride=time.stride, step=time.step, cache=cache, bar=bar))
+    options: dict[str, Any] = {"stride": time.stride, "step": time.step, "cache": cache_of(case), "bar": bar}
+    found = iter(load_trajectories(files, spec, time.forcing, **options))
     trajectories = [
         next(found)
         if isinstance(source, Path)

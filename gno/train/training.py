@@ -79,6 +79,8 @@ def train(
     """
     directory = Path(directory)
     last = directory / "last.safetensors"
+    if directory.is_file():
+        raise ValueError(f"{directory}: expected a folder for the run, got a file")
     if last.exists() and not (resume or overwrite):
         raise FileExistsError(f"{directory}: expected a folder without a run, got one")
     fabric = launch(case)
