@@ -7,8 +7,9 @@ Cells of 20 grains, soft or hard, on meshes that follow the grains (`microstruct
 first call, about 4 minutes of one thread). From the conductivity to the fluctuations χ of the potential under both unit
 gradients, and to the effective conductivity A.
 
-1. gno, gno with its equation as a loss, with its balance kept (`physics.conservative`), and without attention; FNO
-   (neuraloperator), PINO (FNO with the same energy as a loss, on its grid), gno without levels (a plain graph network).
+1. gno, also with conductors between its anchors (`model.conduction`), with its equation as a loss, with its balance
+   kept (`physics.conservative`), and without attention; FNO (neuraloperator), PINO (FNO with the same energy as a loss,
+   on its grid), gno without levels (a plain graph network).
 2. Without learning: bounds, mean fields, coarse elements with averaged coefficients, multiscale finite elements, and
    linear elements on the mesh itself.
 3. Cells as in training, with more hard grains, with a higher contrast, four times as large, on meshes twice as fine.
@@ -35,20 +36,22 @@ RESULTS = Path(__file__).parent / "results" / "microstructure.jsonl"
 N_TRAIN = 256
 FEW = (16, 64)
 BALANCE = {"intra": 1.0, "conservative": True}
+CONDUCTORS = {"conduction": True}
 # What was tried of each; the rest is done with what erred least on the cells for validation.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "gno": [{"batch_size": 4}, {"batch_size": 1}, {"lr": 6e-3, "batch_size": 4}],
+    "gno, conductors": [{"batch_size": 4, "knobs": CONDUCTORS}],
     "FNO": [{"lr": lr, "batch_size": 4} for lr in (2e-3, 4e-3, 8e-3, 1.6e-2)],
     "graph without levels": [{"batch_size": 4}, {"batch_size": 1}],
     "gno, equation": [{"batch_size": 4, "physics": {"intra": 1.0}}],
+    "gno, conductors, equation": [{"batch_size": 4, "knobs": CONDUCTORS, "physics": {"intra": 1.0}}],
     "gno, balance": [{"batch_size": 4, "physics": BALANCE}],
     "PINO": [
         {"lr": lr, "batch_size": 4, "physics": {"intra": weight}}
         for lr, weight in ((2e-3, 0.1), (2e-3, 1.0), (4e-3, 1.0), (8e-3, 1.0))
     ],
 }
-LEADING = ("gno", "FNO", "gno, equation")  # first to be measured again
-NETWORK = {"gno, equation": "gno", "gno, balance": "gno", "PINO": "FNO"}
+LEADING = ("gno", "gno, conductors", "FNO", "gno, equation", "gno, conductors, equation")  # first to be measured again
 SETTINGS = ("lr", "batch_size", "physics", "knobs", "modes")
 
 
@@ -73,21 +76,22 @@ def plain(job: Job) -> dict[str, Any]:
 
 def network(name: str) -> str:
     """What is trained under a name of `VARIANTS`."""
-    return NETWORK.get(name, name)
+    return "FNO" if name == "PINO" else name.partition(",")[0]
 
 
 def name_of(row: dict[str, Any]) -> str:
     """The name of `VARIANTS` that a row belongs to."""
-    if not row["physics"]:
-        return row["model"]
-    return "PINO" if row["model"] == "FNO" else f"gno, {'balance' if 'conservative' in row['physics'] else 'equation'}"
+    if row["model"] == "FNO":
+        return "PINO" if row["physics"] else "FNO"
+    kind = ("balance" if "conservative" in row["physics"] else "equation") if row["physics"] else ""
+    parts = [row["model"], "conductors" if row["knobs"].get("conduction") else "", kind]
+    return ", ".join(part for part in parts if part)
 
 
 def chosen(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     """Settings that err least on validation, of those that were tried."""
-    first = [
-        row for row in rows if "model" in row and row["n_train"] == N_TRAIN and not row["seed"] and not row["knobs"]
-    ]
+    learned = [row for row in rows if "model" in row and row["n_train"] == N_TRAIN and not row["seed"]]
+    first = [row for row in learned if row["knobs"] in ({}, CONDUCTORS)]
     best = min((row for row in first if name_of(row) == name), key=lambda row: row["validation"]["field"])
     return {key: best[key] for key in SETTINGS}
 
@@ -96,7 +100,7 @@ def grouped(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Rows that differ in the seed alone, by what the others have in common."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        knobs = "".join(f", {key} {value}" for key, value in row["knobs"].items())
+        knobs = "".join(f", {key} {value}" for key, value in row["knobs"].items() if key not in CONDUCTORS)
         weight = f", weight {row['physics']['intra']:g}" if row["physics"] else ""
         found.setdefault(f"{name_of(row)}{knobs}{weight} | {row['lr']:g} | {row['batch_size']}", []).append(row)
     return found

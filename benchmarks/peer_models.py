@@ -244,7 +244,7 @@ class Transformer(nn.Module):
         if batch.num_graphs == 1:
             return self.call(self.operator, batch.x[None], batch.geometry[None])[0]
         if batch.x.is_cuda:
-            rows, column = repeated(batch.pos_0_ptr, batch.pos_0_batch, batch.longest_mesh)
+            rows, column = repeated(batch.pos_0_ptr, batch.pos_0_batch, batch.longest[0])
             return self.call(self.operator, batch.x[rows], batch.geometry[rows])[batch.pos_0_batch, column]
         sizes = batch.pos_0_ptr.diff().tolist()
         parts = zip(batch.x.split(sizes), batch.geometry.split(sizes), strict=True)

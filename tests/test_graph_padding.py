@@ -68,7 +68,7 @@ def test_sizes_are_few_and_hold_every_batch(samples):
             graphs = [padded[f"pos_{s}_batch"] for s in range(3)]
             for n, graph in zip(own, graphs, strict=True):
                 assert set(graph[n:].tolist()) == set(range(len(chosen), padded.num_graphs))
-            assert int(torch.bincount(graphs[0]).max()) <= padded.longest_mesh
+            assert int(torch.bincount(graphs[0]).max()) <= padded.longest[0]
             assert int(torch.bincount(torch.cat(graphs[1:])).max()) <= padded.longest_from[1]
             tensors = {key: tuple(value.shape) for key, value in padded.items() if torch.is_tensor(value)}
             shapes.add((*sorted(tensors.items()), padded.num_graphs))

@@ -84,7 +84,15 @@ def samples():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"attention": False}, {"learned_pooling": False}, {"key_level": 2}, {"checkpoint": True}]
+    "options",
+    [
+        {},
+        {"attention": False},
+        {"learned_pooling": False},
+        {"key_level": 2},
+        {"checkpoint": True},
+        {"conduction": True},
+    ],
 )
 def test_no_operator_of_a_step_makes_the_host_wait(samples, options):
     step = Step(samples, **options)

@@ -26,10 +26,10 @@ def collate(samples: Sequence[MeshData]) -> Batch:
     for key, value in samples[0].to_dict().items():
         if not isinstance(value, str) and hasattr(value, "join"):
             batch[key] = type(value).join(batch[key])
-    # Sizes known on the host, so that padding needs no look at the device: the largest mesh, and the largest set of
-    # anchors from level s up.
+    # Sizes known on the host, so that padding needs no look at the device: the most nodes of a mesh on each level, and
+    # on the levels from s up.
     sizes = np.array([[d[f"pos_{s}"].shape[0] for s in range(n_levels)] for d in samples])
-    batch.longest_mesh = int(sizes[:, 0].max())
+    batch.longest = [int(n) for n in sizes.max(0)]
     if "n_substeps" in batch:
         batch.most_substeps = int(max(d.n_substeps for d in samples))
     batch.longest_from = [int(sizes[:, s:].sum(1).max()) for s in range(n_levels)]

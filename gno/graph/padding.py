@@ -36,13 +36,14 @@ class Ladder:
     Args:
         batch_size: meshes in a batch.
         nodes, edges: mean number in a mesh, by level.
-        longest: most nodes of a mesh. longest_from: the same for the levels from s up together, as in ``collate``.
+        longest: most nodes of a mesh, by level. longest_from: the same for the levels from s up together; as in
+            ``collate``.
     """
 
     batch_size: int
     nodes: tuple[float, ...]
     edges: tuple[float, ...]
-    longest: int
+    longest: tuple[int, ...]
     longest_from: tuple[int, ...]
 
     @staticmethod
@@ -51,8 +52,8 @@ class Ladder:
         sizes = torch.tensor([_sizes(sample) for sample in samples])  # (samples, 2, levels)
         nodes, edges = sizes.double().mean(0).tolist()
         from_level = sizes[:, 0].flip(1).cumsum(1).flip(1)
-        longest = (int(sizes[:, 0, 0].max()), tuple(from_level.amax(0).tolist()))
-        return Ladder(batch_size, tuple(nodes), tuple(edges), *longest)
+        longest, longest_from = (tuple(n.amax(0).tolist()) for n in (sizes[:, 0], from_level))
+        return Ladder(batch_size, tuple(nodes), tuple(edges), longest, longest_from)
 
     def pad(self, batch: Batch) -> Batch:
         """The batch with ``padded``: what an operator reads of it, filled up to ``batch_size + 1`` meshes."""
@@ -70,7 +71,7 @@ class Ladder:
         # The tables of the attention are as wide as the largest mesh. Now and then that is one to fill up with; then
         # they are twice as wide, which is one more shape and not several.
         each = [math.ceil(n / n_fillers) for n in more_nodes]
-        batch.padded.longest_mesh = self.longest * math.ceil(each[0] / self.longest)
+        batch.padded.longest = [most * math.ceil(n / most) for n, most in zip(each, self.longest, strict=True)]
         batch.padded.longest_from = [most * math.ceil(sum(each[s:]) / most) for s, most in enumerate(self.longest_from)]
         return batch
 

@@ -125,7 +125,12 @@ def expansion(
 
 def spread(values: Float[Tensor, "n_senders c"], edges: Edges) -> Float[Tensor, "n_edges c"]:
     """The sender's value on each edge; its gradient is a sum in a fixed order."""
-    return _Spread.apply(values, edges)
+    return _Spread.apply(values, edges, False)
+
+
+def received(values: Float[Tensor, "n_receivers c"], edges: Edges) -> Float[Tensor, "n_edges c"]:
+    """The receiver's own value on each edge; its gradient is a sum in a fixed order."""
+    return _Spread.apply(values, edges, True)
 
 
 def over_sum(weights: Float[Tensor, " n_edges"], edges: Edges) -> Float[Tensor, " n_edges"]:
@@ -172,13 +177,13 @@ class _SegmentSum(torch.autograd.Function):
 
 class _Spread(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values, edges):
-        ctx.edges = edges
-        return values.index_select(0, edges.sender)
+    def forward(ctx, values, edges, own):
+        ctx.edges, ctx.own = edges, own
+        return values.index_select(0, edges.receiver if own else edges.sender)
 
     @staticmethod
     def backward(ctx, grad):
-        return sum_sent(grad, None, ctx.edges), None
+        return (sum_received if ctx.own else sum_sent)(grad, None, ctx.edges), None, None
 
 
 class _Product(torch.autograd.Function):

@@ -14,6 +14,7 @@ from gno.graph.batch import level_edges, measure
 from gno.graph.segment import Edges, over_sum
 from gno.nn.attention import CrossScaleAttention, Tokens
 from gno.nn.condition import Condition, Norm
+from gno.nn.conduction import Lattice
 from gno.nn.config import OperatorConfig
 from gno.nn.kernel import KernelIntegral
 from gno.nn.link import spacing
@@ -40,7 +41,8 @@ class AnchorGraph:
 
     ``keys`` are for anchors, ``mesh_keys`` for the nodes of the mesh. Positions are in spacings of each anchor's level.
     Where coordinates repeat or meshes are graded, differences of such positions are not what is meant: there are none,
-    and ``offset`` is that of the sender from the receiver, in the mean of both spacings.
+    and ``offset`` is that of the sender from the receiver, in the mean of both spacings. ``lattice`` is of the finest
+    level that is dense enough to attend to, where conduction is wanted.
     """
 
     edges: Edges
@@ -51,6 +53,7 @@ class AnchorGraph:
     mesh_keys: Tokens
     condition: Condition | None
     offset: Float[Tensor, "n_edges dim"] | None
+    lattice: Lattice | None
 
     @staticmethod
     def of(levels: Sequence[LevelState], batch: Batch, c: OperatorConfig) -> AnchorGraph:
@@ -71,7 +74,11 @@ class AnchorGraph:
         condition = Condition.of(batch, [level.batch for level in coarse])
         near, all_weights = Edges.union(edges), torch.cat(weights)
         where = (torch.cat(place), None) if place else (None, torch.cat(offsets))
-        return AnchorGraph(near, all_weights, where[0], tokens, keys, mesh_keys, condition, where[1])
+        lattice, k = None, c.key_level
+        if c.conduction:
+            first = sum(len(level.v) for level in levels[1:k])
+            lattice = Lattice.of(batch, k, first, levels[k].mass, offsets[k - 1])
+        return AnchorGraph(near, all_weights, where[0], tokens, keys, mesh_keys, condition, where[1], lattice)
 
 
 class Block(nn.Module):

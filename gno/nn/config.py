@@ -23,6 +23,8 @@ class OperatorConfig:
     key_level: finest level whose anchors other anchors attend to; all coarser ones are attended to, too.
     mesh_key_level: finest level whose anchors the nodes of the mesh attend to; all coarser ones too.
     learned_pooling: weights of the anchors are learned (else geometric). attention: scales attend to each other.
+    conduction: anchors are also joined by conductors, learned, whose network is solved: for what is in balance, as
+        heat is, where coefficients vary by factors.
     checkpoint: layers keep their input and are computed again on the way back: less memory, a third more time.
     n_stencils: layers at the entrance and at the exit that read the Laplacian on the mesh, for reaction and diffusion.
     n_substeps: in time, steps of a local law within each step from frame to frame, for reaction and diffusion between
@@ -49,6 +51,7 @@ class OperatorConfig:
     mesh_key_level: int = 1
     learned_pooling: bool = True
     attention: bool = True
+    conduction: bool = False
     checkpoint: bool = False
     n_stencils: int = 0
     n_substeps: int = 0

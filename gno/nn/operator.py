@@ -12,6 +12,7 @@ from torch_geometric.data import Batch
 from gno.graph.batch import link_edges
 from gno.nn.anchor_block import AnchorGraph, Block, LevelState
 from gno.nn.attention import CrossScaleAttention, Tokens
+from gno.nn.conduction import Conduction
 from gno.nn.config import OperatorConfig
 from gno.nn.link import DownLink, Link, down_weights, offsets, spacing, up_weights
 from gno.nn.mesh_layer import MeshLayer, Surroundings
@@ -67,6 +68,7 @@ class NeuroScale(nn.Module):
         self.up = nn.ModuleList(Link(c) for _ in range(c.n_levels - 1))
         self.scale = nn.Parameter(torch.randn(c.n_levels, c.width) * 0.02)
         self.blocks = nn.ModuleList(Block(c) if c.n_levels > 1 else MeshLayer(c) for _ in range(c.n_blocks))
+        self.conduction = Conduction(c) if c.conduction and c.n_levels > 1 else None
         self.down = DownLink(c) if c.n_levels > 1 else None
         self.norm_query, self.norm_key = RMSNorm(c.width), RMSNorm(c.width)
         across = c.attention and c.n_levels > 1
@@ -120,8 +122,10 @@ class NeuroScale(nn.Module):
         graph = AnchorGraph.of(levels, batch, self.config)
         anchors = torch.cat([x.v for x in levels[1:]])  # all anchors of all levels, (n_1 + n_2 + …, width)
         anchors = anchors + graph.tokens.one_hot(len(self.scale), anchors.dtype) @ self.scale
-        before = anchors
-        for block in self.blocks:
+        before, middle = anchors, len(self.blocks) // 2
+        for k, block in enumerate(self.blocks):
+            if self.conduction is not None and k == middle:
+                anchors = self._run(self.conduction, anchors, graph.lattice, graph.condition)
             before, anchors = anchors, self._run(block, anchors, graph)
         if not (return_attention and self.attend is not None and len(self.blocks)):
             return anchors, graph, None
@@ -171,7 +175,7 @@ class NeuroScale(nn.Module):
             return v
         here = torch.zeros_like(fine.batch)
         place = placed(batch, 0, fine.position, fine.batch)
-        at = Tokens.build(place, fine.mass, here, fine.batch, batch.num_graphs, batch.longest_mesh)
+        at = Tokens.build(place, fine.mass, here, fine.batch, batch.num_graphs, batch.longest[0])
         keys = self.norm_key(anchors[-len(graph.mesh_keys.place) :])
         return v + self._run(self.attend, self.norm_query(v), keys, at, graph.mesh_keys)
 
