@@ -297,7 +297,7 @@ def test_a_kind_that_a_frame_lacks_is_in_it_nowhere() -> None:
     )
     spec = SampleSpec.fit([oxygen, water], inputs=["O", "H"], targets=[])
     assert spec.inputs[1].values(oxygen).sum() == 0 and spec.inputs[1].values(water).sum() == 2
-    with pytest.raises(ValueError, match="point_set field 'H': expected, got only none"):
+    with pytest.raises(ValueError, match="point_set field 'H': expected in the file, got none"):
         spec.inputs[1].values(Mesh(points))
     with pytest.raises(ValueError, match="field 'He': expected in the file, got point_set: O"):
         SampleSpec.fit([oxygen], inputs=["He"], targets=[])

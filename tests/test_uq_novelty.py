@@ -167,7 +167,7 @@ def test_what_cannot_be_evaluated(ensemble):
     with pytest.raises(ValueError, match="meshes: expected at least one, got none"):
         evaluate(ensemble, [])
     bare = dataclasses.replace(square(1), point_fields={"wave": square(1).point_fields["wave"]})
-    with pytest.raises(ValueError, match="point field 'u': expected, got only"):
+    with pytest.raises(ValueError, match="point field 'u': expected in the file, got"):
         evaluate(ensemble, [bare])
 
 

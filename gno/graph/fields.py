@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import itertools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -40,7 +42,7 @@ class FieldSpec:
             return np.zeros((mesh.n_nodes, 1))
         if self.name not in store:
             known = ", ".join(sorted(store)) or "none"
-            raise ValueError(f"{self.location} field '{self.name}': expected, got only {known} ({mesh.source})")
+            raise ValueError(f"{self.location} field '{self.name}': expected in the file, got {known} ({mesh.source})")
         value = np.asarray(store[self.name])
         if self.location.endswith("set"):
             return _indicator(mesh, self.location, value)
@@ -93,7 +95,9 @@ def find_field(mesh: Mesh, name: str) -> FieldSpec:
             return FieldSpec(name, location, n)
     have = {loc: sorted(fields_at(mesh, loc)) for loc in locations if fields_at(mesh, loc)}
     listed = "; ".join(f"{loc}: {', '.join(names)}" for loc, names in have.items()) or "no field at all"
-    raise ValueError(f"field '{name}': expected in the file, got {listed} ({mesh.source})")
+    near = difflib.get_close_matches(name, itertools.chain(*have.values()), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"field '{name}': expected in the file, got {listed} ({mesh.source}){hint}")
 
 
 def fields_at(mesh: Mesh, location: Location) -> Mapping[str, np.ndarray]:
