@@ -24,7 +24,7 @@ STEPS: dict[str, tuple[str, float]] = {
     "kernels": (f"{HERE}/kernels.py", 90),
     "scaling": (f"{SCALING} --spacings own --nodes 1000 10000 100000 1000000 --output {{folder}}/scaling.md", 150),
     "largest": (f"{SCALING} --spacings fixed --nodes 1000000 4000000 --output {{folder}}/largest.md", 150),
-    "ensemble": (f"{HERE}/ensemble_cost.py --device cuda --epochs 10 --at-once 1 2 5 --repeats 1", 120),
+    "ensemble": (f"{HERE}/ensemble_cost.py --device cuda --epochs 4 --at-once 5 --repeats 1", 70),
     "peers": (
         f"{HERE}/peers.py --device cuda --models gno --data plates "
         "--minutes {minutes:.1f} --results {folder}/peers.jsonl",
