@@ -15,6 +15,7 @@ from train_cases import case, square, squares
 
 from gno.mesh import MeshError, write
 from gno.train import Interrupted
+from gno.train.workers import end, start
 from gno.uq import at_once, train_ensemble
 from gno.uq.at_once import Member, how_many, threads_each, train_at_once
 
@@ -217,3 +218,13 @@ def test_a_case_of_commands_says_how_many(data, tmp_path, monkeypatch):
     wanted = case().model_copy(update={"uncertainty": Uncertainty(members=3, at_once=2)})
     methods.train_uncertain(wanted, Path(tmp_path), resume=True)
     assert asked == {"members": 3, "share": 1.0, "common": 0.0, "at_once": 2, "resume": True}
+
+
+def test_a_worker_that_is_asked_to_stop_while_it_starts_says_so():
+    process = start("gno.uq.at_once")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    assert json.loads(process.stdout.readline()) == ["stopped"]
+    assert process.wait() == 0
+    end(process)

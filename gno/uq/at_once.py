@@ -7,7 +7,6 @@ threads, and trains by :func:`gno.train.train`, so that members are the same as 
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import dataclasses
 import json
@@ -241,9 +240,9 @@ def serve() -> None:
     """The program of a :class:`Worker`: the end of its input asks it to stop."""
     answer, lines = answering(), SimpleQueue[str]()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
     try:
-        _train(iter(lines.get, ""), answer)
+        threading.Thread(target=_read, args=(lines,), daemon=True).start()  # it may ask to stop at once
+        _train(iter(lines.get, None), answer)
     except KeyboardInterrupt:
         answer(["stopped"])
     except Exception as error:  # whatever it is, the parent must hear of it
@@ -255,8 +254,7 @@ def serve() -> None:
 def _read(lines: SimpleQueue[str]) -> None:
     for line in sys.stdin:
         lines.put(line)
-    _thread.interrupt_main()
-    lines.put("")
+    os.kill(os.getpid(), signal.SIGINT)  # a signal wakes whoever waits for a line
 
 
 def _train(lines: Iterator[str], answer: Callable[[Any], None]) -> None:
