@@ -45,7 +45,7 @@ def _alike(samples: Sequence[MeshData]) -> Sequence[MeshData]:
     straight = samples[0].pos_0.new_tensor([0.0, 0.0, 1.0])[None, :, None].repeat(1, 1, dim)
 
     def rows(sample: MeshData, name: str) -> Tensor:
-        return straight.expand(len(sample[f"pos_{name[6:]}"]) if "size_0" in sample else 1, -1, -1)
+        return straight.expand(len(sample[f"pos_{name.removeprefix('torus_')}"]) if "size_0" in sample else 1, -1, -1)
 
     missing = [{name: rows(sample, name) for name in names if name not in sample} for sample in samples]
     return [copy.copy(sample).update(more) for sample, more in zip(samples, missing, strict=True)]

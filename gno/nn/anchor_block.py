@@ -77,7 +77,7 @@ class AnchorGraph:
         lattice, k = None, c.key_level
         if c.conduction:
             first = sum(len(level.v) for level in levels[1:k])
-            lattice = Lattice.of(batch, k, first, levels[k].mass, offsets[k - 1])
+            lattice = Lattice.of(batch, k, first, levels[k].mass, edges[k - 1], offsets[k - 1])
         return AnchorGraph(near, all_weights, where[0], tokens, keys, mesh_keys, condition, where[1], lattice)
 
 

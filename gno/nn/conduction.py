@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from gno.graph.batch import level_edges, measure
+from gno.graph.batch import measure
 from gno.graph.segment import Edges, received, segment_sum, spread
 from gno.nn.attention import Tokens
 from gno.nn.condition import Condition, Norm
@@ -48,10 +48,10 @@ class Lattice:
 
     @staticmethod
     def of(
-        batch: Batch, s: int, first: int, mass: Float[Tensor, " n"], offset: Float[Tensor, "n_edges dim"]
+        batch: Batch, s: int, first: int, mass: Float[Tensor, " n"], edges: Edges, offset: Float[Tensor, "n_edges dim"]
     ) -> Lattice:
         """Level s, whose anchors are those from ``first`` on; the geometry carries no gradient."""
-        edges, mesh = level_edges(batch, s), batch[f"pos_{s}_batch"]
+        mesh = batch[f"pos_{s}_batch"]
         mass, offset = measure(batch, s, mass.detach()), offset.detach()
         longest = batch.longest[s]
         tokens = Tokens.build(batch[f"pos_{s}"], mass, torch.zeros_like(mesh), mesh, batch.num_graphs, longest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gno.mesh import Mesh
+from gno.mesh.files import atomic
 from gno.train.normalise import columns_of
 from gno.train.predict import LOWER_PREFIX, PREFIX, UPPER_PREFIX, Prediction
 from gno.train.report import counter
@@ -150,9 +150,8 @@ class Calibrated:
             "detector": self.detector is not None,
             "spread": {name: dataclasses.asdict(spread) for name, spread in self.spreads.items()},
         }
-        temporary = folder / f".{RECORD}.{os.getpid()}"
-        temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
-        temporary.replace(folder / RECORD)
+        with atomic(folder / RECORD) as temporary:
+            temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
 
     @property
     def spreads(self) -> Mapping[str, Spread]:

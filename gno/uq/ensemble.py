@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gno.mesh.files import atomic
 from gno.train import Case, Training
 from gno.train.blueprint import Blueprint
 from gno.train.loop import mix
@@ -201,9 +201,8 @@ def _branch(common: Path, folder: Path) -> None:
     """Lay what the members have in common into the folder of a new one, the file that says so last."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("log.csv", "best.safetensors", "last.safetensors"):
-        temporary = folder / f".{name}.{os.getpid()}"
-        shutil.copyfile(common / name, temporary)
-        temporary.replace(folder / name)
+        with atomic(folder / name) as temporary:
+            shutil.copyfile(common / name, temporary)
 
 
 def _part(settings: Training, share: float) -> dict[str, float]:
@@ -237,6 +236,5 @@ def _complete(directory: Path) -> list[str]:
 
 
 def _write_manifest(directory: Path, names: Sequence[str]) -> None:
-    temporary = directory / f".{MANIFEST}.{os.getpid()}"
-    temporary.write_text(json.dumps({"members": list(names)}, indent=2), encoding="utf-8")
-    temporary.replace(directory / MANIFEST)
+    with atomic(directory / MANIFEST) as temporary:
+        temporary.write_text(json.dumps({"members": list(names)}, indent=2), encoding="utf-8")
