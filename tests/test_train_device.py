@@ -85,6 +85,7 @@ CASES = {
     "periodic": lambda: (periodic(), [torus(9), torus(11)]),
     "graded": lambda: (periodic(graded=True), [torus(n).replace(period=()) for n in (9, 11)]),
     "graded periodic": lambda: (periodic(graded=True), [torus(9), torus(11)]),
+    "conduction": lambda: (periodic(conduction=True), [torus(n).replace(period=()) for n in (9, 11)]),
     "no levels": lambda: (periodic(n_levels=1), [torus(9), torus(11)]),
     "physics": with_physics,
     "all physics": lambda: with_physics(**physics.ALL, weights="relobralo"),
