@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Inspection:
         repeated = [f"{axis} after {x:.4g}" for axis, x in zip("xyz", facts["period"], strict=False) if x]
         lines = [
             f"{facts['file']}: {facts['nodes']:,} nodes, {facts['dim']}-D, extent {extent}{time}",
+            *([f"topology   {facts['topology']}"] if facts["topology"] else []),
             *([f"repeats    {', '.join(repeated)}"] if repeated else []),
             f"cells      {cells}",
             *_table("fields", [_field_line(field) for field in facts["fields"]]),
@@ -52,8 +54,8 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(mesh: Mesh, *, n_steps: int = 1) -> Inspection:
-    """Look at a mesh, one of ``n_steps`` in its file.
+def inspect(mesh: Mesh, *, n_steps: int = 1, topology: Path | None = None) -> Inspection:
+    """Look at a mesh, one of ``n_steps`` in its file, whose particles another file describes.
 
     >>> from gno.mesh import CellBlock
     >>> triangle = Mesh(np.eye(3)[:, :2], (CellBlock("triangle", np.array([[0, 1, 2]])),))
@@ -73,6 +75,7 @@ def inspect(mesh: Mesh, *, n_steps: int = 1) -> Inspection:
         "period": list(mesh.period),
         "time": mesh.time,
         "steps": n_steps,
+        "topology": topology and str(topology),
         "cells": _cells(mesh),
         "fields": _fields(mesh),
         "sets": _sets(mesh),

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "gno"
 
 # What each room may import: the plan of the house. "" is gno/__init__.py; some are single files.
 BELOW = {
-    "mesh": set(),
+    "workers": set(),
+    "mesh": {"workers"},
     "uncertain": set(),
     "progress": set(),
     "kernels": set(),
@@ -21,8 +22,8 @@ BELOW = {
     "nn": {"mesh", "kernels", "graph"},
     "physics": {"mesh", "graph"},
     "post": {"mesh", "physics", "uncertain", "progress"},
-    "train": {"mesh", "graph", "nn", "physics", "post", "uncertain", "progress"},
-    "uq": {"mesh", "graph", "nn", "physics", "post", "train", "uncertain"},
+    "train": {"mesh", "graph", "nn", "physics", "post", "uncertain", "progress", "workers"},
+    "uq": {"mesh", "graph", "nn", "physics", "post", "train", "uncertain", "workers"},
     "inspection": {"mesh", "graph"},
     "demo": {"mesh", "graph", "post", "train"},
     "commands": {"mesh", "post", "train", "uq", "inspection", "demo"},

@@ -15,9 +15,9 @@ from train_cases import case, square, squares
 
 from gno.mesh import MeshError, write
 from gno.train import Interrupted
-from gno.train.workers import end, start
 from gno.uq import at_once, train_ensemble
 from gno.uq.at_once import Member, how_many, threads_each, train_at_once
+from gno.workers import end, start
 
 # Speaks as a worker does. What it does with a member is the word that its title ends with.
 IMPOSTOR = """

@@ -17,12 +17,16 @@ def inspect(files: Files, as_json: Json = False) -> None:
     """
     from gno.inspection import inspect as look
     from gno.mesh import read
+    from gno.mesh.address import split_address
     from gno.mesh.io import step_times
+    from gno.mesh.topology import topology_of
 
     failed, found = 0, []
     for file in files:
         try:
-            found.append(look(read(file), n_steps=max(1, len(step_times(file)))))
+            mesh = read(file)
+            steps, topology = len(step_times(file)), topology_of(split_address(file)[0], mesh.n_nodes)
+            found.append(look(mesh, n_steps=max(1, steps), topology=topology))
         except (ValueError, OSError) as error:
             failed += 1
             complain(error)

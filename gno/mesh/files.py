@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+DAMAGE = (OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, AssertionError, MemoryError)
+"""What damaged bytes make parsers raise."""
+
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gno.mesh import exodus, frd, gmshreader, gromacs, lammps, meshioreader, pdb, pvd, vtkreaders, xdmf, xyz
+from gno.mesh import dcd, exodus, frd, gmshreader, gromacs, lammps, meshioreader, pdb, pvd, vtkreaders, xdmf, xdr, xyz
 from gno.mesh.address import numbers, split_address
+from gno.mesh.files import DAMAGE
 from gno.mesh.mesh import Mesh, MeshError
 from gno.mesh.meshioreader import read_rare, read_with_meshio
 from gno.mesh.text import read_mfem, read_su2, read_ucd
@@ -25,6 +26,9 @@ _STEPPED: dict[str, Stepped] = {
     **dict.fromkeys(xdmf.SUFFIXES, (xdmf.xdmf_times, xdmf.read_xdmf)),
     **dict.fromkeys(lammps.SUFFIXES, (lammps.dump_times, lammps.read_dump)),
     **dict.fromkeys(xyz.SUFFIXES, (xyz.xyz_times, xyz.read_xyz)),
+    ".dcd": (dcd.dcd_times, dcd.read_dcd),
+    ".trr": (xdr.trr_times, xdr.read_trr),
+    ".xtc": (xdr.xtc_times, xdr.read_xtc),
     ".frd": (frd.frd_times, frd.read_frd),
     ".msh": (gmshreader.msh_times, gmshreader.read_msh),
     ".gro": (gromacs.gro_times, gromacs.read_gro),
@@ -141,7 +145,7 @@ def _guarded(path: Path, reader: Callable[..., T], *arguments: Any) -> T:
         if str(path) in str(error):
             raise
         raise MeshError(f"{path}: {error}") from error
-    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, MemoryError) as error:
+    except DAMAGE as error:
         text = " ".join(str(error).split())[:160]
         raise MeshError(f"{path}: damaged or cut off: {type(error).__name__}: {text}") from error
 

@@ -19,6 +19,8 @@ T = TypeVar("T")
 Frames = tuple[tuple[int, int], ...]
 """First byte of each frame of a file, and the one behind it."""
 
+INSTALL = 'pip install "gno[md]"'
+"""What brings the libraries that read some of the formats."""
 # More kinds than these are names of single particles, and no kinds.
 MOST_KINDS = 200
 # Share of the longest side by which a box may be off being rectangular.
@@ -154,6 +156,37 @@ def particles(
         raise MeshError(f"{source}: expected particles, got none")
     period = () if box is None else _period(np.asarray(box, dtype=np.float64), np.asarray(repeats, bool), source)
     return Mesh(points, source=source, period=period, **parts)
+
+
+def decimal(single: float) -> float:
+    """A number that a file has in single precision, as it was meant.
+
+    >>> decimal(0.10000000149011612)
+    0.1
+    """
+    return float(str(np.float32(single)))
+
+
+def upright(lengths: Float[np.ndarray, " 3"], cosines: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
+    """Vectors of a cell, one per row: the first along x, the second in the plane of x and y.
+
+    Args:
+        lengths: of the three vectors.
+        cosines: of the angles between the second and third, first and third, first and second.
+
+    Raises:
+        MeshError: there is no such cell.
+
+    >>> upright(np.array([2.0, 1.0, 3.0]), np.array([0.0, 0.0, 0.6])).round(6).tolist()
+    [[2.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 3.0]]
+    """
+    gram = np.ones((3, 3))
+    gram[[1, 0, 0], [2, 2, 1]] = gram[[2, 2, 1], [1, 0, 0]] = np.where(np.abs(cosines) < 1e-12, 0.0, cosines)
+    try:
+        return np.linalg.cholesky(gram) * lengths[:, None]
+    except np.linalg.LinAlgError:
+        got = f"lengths {lengths.tolist()} and cosines {cosines.tolist()}"
+        raise MeshError(f"cell: expected one with a volume, got {got}") from None
 
 
 def _period(box: np.ndarray, repeats: np.ndarray, source: str) -> tuple[float, ...]:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from gno.mesh.mesh import Mesh, MeshError
-from gno.mesh.particles import kinds, particles, remembered
-from gno.mesh.xyz import INSTALL
+from gno.mesh.particles import INSTALL, kinds, particles, remembered
 
 _FIELDS = {"occupancy": "occupancy", "bfactor": "bfactor", "residuenumbers": "residue"}
 

@@ -13,13 +13,22 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gno.mesh.mesh import Mesh, MeshError
-from gno.mesh.particles import Frames, counted, frame_text, frames_from, kinds, number_table, particles, remembered
+from gno.mesh.particles import (
+    INSTALL,
+    Frames,
+    counted,
+    frame_text,
+    frames_from,
+    kinds,
+    number_table,
+    particles,
+    remembered,
+)
 
 SUFFIXES = (".extxyz", ".xyz")
 _PLAIN = "species:S:1:pos:R:3"
 _TYPES = {"R": np.float64, "I": np.int64}
 _SPECIES = ("species", "element", "elements", "symbols")
-INSTALL = 'pip install "gno[md]"'
 
 
 @remembered

@@ -26,7 +26,7 @@ from gno.mesh.index import files_in
 from gno.mesh.particles import remembered
 from gno.progress import counter
 from gno.train.checkpoint import load_tensors, save_tensors
-from gno.train.workers import answering, end, send, start
+from gno.workers import answering, end, send, start
 
 # Work that is expected to take longer than this is given to worker processes (their start costs seconds).
 PATIENCE = 10.0
@@ -100,11 +100,12 @@ def _content(path: Path) -> bytes:
     if frame is not None:
         return frame.encode() + _whole(file)
     try:
-        content = path.read_bytes()
+        with path.open("rb") as data:  # in pieces: a trajectory may be larger than memory
+            digest = hashlib.file_digest(data, "sha256")
     except OSError as error:
         raise MeshError(f"{path}: expected a readable file, got {error.strerror or error}") from None
-    digest = hashlib.sha256(path.suffix.lower().encode() + content)
-    for other in files_in(path, content):
+    digest.update(path.suffix.lower().encode())
+    for other in files_in(path):
         digest.update(_content(other))
     return digest.digest()
 

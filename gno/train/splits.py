@@ -18,7 +18,7 @@ FILE = "files.json"
 # Formats of which one file can hold, or list, a whole series; of others the numbered files are one.
 SERIES = {".pvd", ".xdmf", ".xmf", ".e", ".exo", ".ex2", ".frd"}
 # Formats whose files hold either one frame of numbered ones or a whole trajectory.
-TRAJECTORIES = {".dump", ".extxyz", ".gro", ".lammpstrj", ".msh", ".pdb", ".xyz"}
+TRAJECTORIES = {".dcd", ".dump", ".extxyz", ".gro", ".lammpstrj", ".msh", ".pdb", ".trr", ".xtc", ".xyz"}
 
 
 def series_of(path: Path) -> Path:

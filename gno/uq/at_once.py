@@ -30,7 +30,7 @@ from gno.train.interrupt import Interrupted, Stop
 from gno.train.report import Line, bars
 from gno.train.sources import prepare
 from gno.train.training import train
-from gno.train.workers import answering, end, send, start
+from gno.workers import answering, end, send, start
 
 # Seconds between looks at whether somebody asked to stop.
 PATIENCE = 0.2
