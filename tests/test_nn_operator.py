@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 from graph_cases import operator_for, samples_of, spec_of, square
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.nn import GATv2Conv, SAGEConv
 
 from gno.graph import SampleSpec, build_sample, collate
 from gno.mesh import CellBlock, Mesh, cell_volume
 from gno.nn import OperatorConfig
-from gno.nn.attention import Tokens
+from gno.nn.attention import Tokens, attended
 from gno.nn.link import DownLink, Link, down_weights
 from gno.nn.norm import RMSNorm
 
@@ -144,6 +145,31 @@ def test_fused_attention_equals_the_formula():
     logits = logits.masked_fill(out.batch[0][:, None] != mesh[None], -torch.inf)
     mixed = torch.einsum("hij,jhc->ihc", logits.softmax(2), attend.value(keys).view(-1, 2, 16))
     assert difference(fused, attend.out(mixed.flatten(1))) < 1e-12
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_attention_in_parts_is_the_same_with_the_same_gradient(parts):
+    """As on a GPU, where the number of queries is not one of parts, or each mesh has a table of its own."""
+    inputs = [torch.randn(2, 3, n, 8, dtype=torch.float64, requires_grad=True) for n in (23, 6, 6)]
+    grad = torch.randn(2, 3, 23, 8, dtype=torch.float64)
+    whole, cut = (attended(*inputs, parts=n) for n in (1, parts))
+    torch.testing.assert_close(cut, whole)
+    torch.testing.assert_close(torch.autograd.grad(cut, inputs, grad), torch.autograd.grad(whole, inputs, grad))
+
+
+def test_attention_leaves_cudnn_out():
+    allowed = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "scaled_dot_product" in function.overloadpacket.__name__:
+                allowed.append([torch._C._get_cudnn_sdp_enabled(), torch._C._get_flash_sdp_enabled()])
+            return function(*args, **(kwargs or {}))
+
+    q = torch.randn(1, 2, 8, 16)
+    with Seen():
+        attended(q, q, q)
+    assert allowed and all(x == [False, True] for x in allowed)
 
 
 def test_restricted_targets_carry_no_gradient(pair):

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyvista as pv
 from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.spatial.transform import Rotation
@@ -180,6 +179,8 @@ def closed_surface(value: Implicit, reach: float, spacing: float, n_sweeps: int 
     side = spacing / 0.92  # measured: edges are that much shorter than a voxel
     n = int(np.ceil(2 * reach / side)) + 3
     origin = np.full(3, -n * side / 2) + side * np.array([0.123, 0.231, 0.312])  # no node of the grid on the surface
+    import pyvista as pv
+
     grid = pv.ImageData(dimensions=(n + 1,) * 3, spacing=(side,) * 3, origin=origin)
     grid["value"] = value(np.asarray(grid.points, float))
     contour = grid.contour([0.0], scalars="value")

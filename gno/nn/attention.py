@@ -7,11 +7,18 @@ import dataclasses
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gno.nn.precision import halves, working_type
 
 # Logit of a key that is only there to fill the row of a shorter mesh.
 PADDING = -1e4
+# Queries that go through the fused attention together on a GPU. Its way back goes, for a block of keys, through all the
+# queries it is given: with few keys a million of them would keep a handful of multiprocessors busy, and no others.
+QUERIES = 8192
+# Not cuDNN's, which torch prefers on an H100 from 2.11 on: it plans anew for every shape, some 30 ms each, and ragged
+# batches have one of their own at every step.
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +123,8 @@ class CrossScaleAttention(nn.Module):
         v = self._heads(self.value(keys).view(-1, self.n_heads, self.head_width), over)
         if q.shape[3] > self.head_width:  # the fused kernels want one width
             v = nn.functional.pad(v, (0, q.shape[3] - self.head_width))
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)[..., : self.head_width]
+        parts = -(-q.shape[2] // QUERIES) if q.is_cuda else 1
+        mixed = attended(q, k, v, parts)[..., : self.head_width]
         return self.out(at.unpad(mixed.transpose(1, 2).flatten(2)))
 
     @torch.no_grad()
@@ -143,12 +151,13 @@ class CrossScaleAttention(nn.Module):
         dtype = working_type(values)
         if dtype.itemsize > 2:
             return self._full_queries(values, at)
-        content = self.query(values).view(-1, self.n_heads, self.content) * self.content**-0.5
+        content = nn.functional.linear(values, self.content**-0.5 * self.query.weight)
+        content = content.view(-1, self.n_heads, self.content)
         place = (2 * self.log_gamma.exp())[:, None] * at.position[:, None]
         scale = at.one_hot(self.n_scales, dtype)[:, None].expand(-1, self.n_heads, -1)
         # Short numbers: x·y = x_h·y_h + x_l·y_h + x_h·y_l, or a logit of some tens would be off by a tenth.
         high, low = halves(place, dtype)
-        return _even(torch.cat([content, high, low, high, scale, scale], dim=2))
+        return _side_by_side(content, high, low, high, scale, scale)
 
     def _full_queries(self, values: Tensor, at: Tokens) -> Float[Tensor, "n heads c"]:
         """``[Q v / √c, 2γ x, 1_s]`` by head, as two products in one tensor: queries are many, and parts beside parts
@@ -173,9 +182,31 @@ class CrossScaleAttention(nn.Module):
         if dtype.itemsize > 2:
             return torch.cat([content, place.to(dtype), bias.to(dtype)], dim=2)
         (high, low), biases = halves(place, dtype), halves(bias, dtype)
-        return _even(torch.cat([content, high, high, low, *biases], dim=2))
+        return _side_by_side(content, high, high, low, *biases)
 
 
-def _even(values: Float[Tensor, "n heads c"]) -> Float[Tensor, "n heads even"]:
-    """Channels up to a multiple of eight, which is what the fused kernels take."""
-    return nn.functional.pad(values, (-values.shape[2] % 8, 0))
+def attended(
+    q: Float[Tensor, "meshes heads n c"],
+    k: Float[Tensor, "meshes heads m c"],
+    v: Float[Tensor, "meshes heads m c"],
+    parts: int = 1,
+) -> Float[Tensor, "meshes heads n c"]:
+    """``softmax(q kᵀ) v``, with the queries of a mesh in parts, as if they were of several meshes."""
+    meshes, _, n, _ = q.shape
+    if parts > 1:
+        rows = -(-n // parts)
+        filled = nn.functional.pad(q, (0, 0, 0, parts * rows - n)) if parts * rows > n else q
+        q = filled.unflatten(2, (parts, rows)).transpose(1, 2).flatten(0, 1)
+        k, v = (x[:, None].expand(-1, parts, -1, -1, -1).flatten(0, 1) for x in (k, v))
+    with sdpa_kernel(KERNELS):
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+    if parts > 1:
+        mixed = mixed.unflatten(0, (meshes, parts)).transpose(1, 2).flatten(2, 3)[:, :, :n]
+    return mixed
+
+
+def _side_by_side(*parts: Float[Tensor, "n heads _"]) -> Float[Tensor, "n heads even"]:
+    """One after the other, after zeros up to a multiple of eight channels, which is what the fused kernels take."""
+    n, heads, _ = parts[0].shape
+    missing = -sum(x.shape[2] for x in parts) % 8
+    return torch.cat([parts[0].new_zeros(1).expand(n, heads, missing), *parts], dim=2)
