@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from data import FIELDS, SPACING, files
 from jobs import apart, collect
-from peer_models import PEERS, AsOutput, Sizes, parse
+from peer_models import PEERS, AsOutput, Sizes, parse, spec_of
 from peer_run import numbered
 from scaling import Peak
 
 from gno.graph import MeshData, collate
 from gno.train import Case
 from gno.train.blueprint import Blueprint
-from gno.train.sources import fit_spec, samples_of
+from gno.train.sources import samples_of
 
 RESULTS = Path(__file__).parent / "results" / "peer_inference.md"
 MESHES = {"h": 1.0, "h/2": 0.5, "h/4": 0.25}
@@ -41,7 +41,7 @@ def one(data: str, model: str) -> dict:
         parse(model)[0].build(Sizes(1, 1, 1, 2, 1.0, 1.0), 64)  # loads the library
     train = [str(path) for path in files(data, "train", N_TRAIN)]
     case = Case.model_validate({"data": {**FIELDS[data], "train": train, "cache": ""}, "training": {"epochs": 1}})
-    spec = fit_spec(case, case.data.paths()["train"])
+    spec = spec_of(case)
     network, blueprint, prepare = built(case, model, samples_of(case.data.paths()["train"], spec, case))
     found: dict = {"data": data, "model": model, "ms": {}, "nodes": {}}
     for k, (name, finer) in enumerate(MESHES.items(), start=1):
@@ -57,7 +57,7 @@ def one(data: str, model: str) -> dict:
 
 def built(case: Case, model: str, samples: list[MeshData]) -> tuple[torch.nn.Module, Blueprint, Callable]:
     """The network with fresh weights, its blueprint, and what it adds to a sample."""
-    blueprint = Blueprint.fit(case, fit_spec(case, case.data.paths()["train"]), samples)
+    blueprint = Blueprint.fit(case, spec_of(case), samples)
     torch.manual_seed(0)
     if model == "gno":
         return blueprint.model(0).eval(), blueprint, lambda sample: sample

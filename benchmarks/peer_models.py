@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from gno.graph import MeshData
+from gno.graph import MeshData, SampleSpec
 from gno.nn import Output
+from gno.train import Case
+from gno.train.sources import fit_spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Sizes:
     def of(cls, samples: Sequence[MeshData]) -> Sizes:
         """Read off the training samples."""
         first = samples[0]
-        lengths = [_offsets(s.pos_0, s.edge_index_0).norm(dim=1).mean() for s in samples]
+        lengths = [_offsets(s.pos_0, mesh_edges(s)).norm(dim=1).mean() for s in samples]
         reach = max(float(s.pos_0.abs().max()) for s in samples)
         columns = (first.x.shape[1], first.geometry.shape[1], first.y.shape[1], first.pos_0.shape[1])
         return cls(*columns, float(torch.stack(lengths).mean()), reach)
@@ -104,6 +106,16 @@ def _features(batch: Batch) -> Float[Tensor, "n_nodes n_features"]:
     return torch.cat([batch.x, batch.geometry], dim=1)
 
 
+def spec_of(case: Case) -> SampleSpec:
+    """How a case sees meshes, with their edges, which gno does not read."""
+    return dataclasses.replace(fit_spec(case, case.data.paths()["train"]), edges=True)
+
+
+def mesh_edges(data: MeshData | Batch) -> Int[Tensor, "2 n_edges"]:
+    """Edges of the mesh, or of a batch of meshes."""
+    return data.edge_index_0.long()
+
+
 def _offsets(position: Tensor, edges: Tensor) -> Float[Tensor, "n_edges dim"]:
     return position[edges[0]] - position[edges[1]]
 
@@ -116,7 +128,7 @@ class EdgeFeatures(nn.Module):
         self.edge = edge
 
     def forward(self, batch: Batch) -> Float[Tensor, "n_edges dim+1"]:
-        offset = _offsets(batch.pos_0, batch.edge_index_0) / self.edge
+        offset = _offsets(batch.pos_0, mesh_edges(batch)) / self.edge
         return torch.cat([offset, offset.norm(dim=1, keepdim=True)], dim=1)
 
 
@@ -143,7 +155,7 @@ class DeepGCN(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "n_nodes n_outputs"]:
         v, e = self.encode(_features(batch)), self.encode_edges(self.edges(batch))
         for layer in self.layers:
-            v = layer(v, batch.edge_index_0, e)
+            v = layer(v, mesh_edges(batch), e)
         return self.decode(v)
 
 
@@ -159,7 +171,7 @@ class MeshGraphNet(nn.Module):
         self.operator = Original(sizes.n_features, sizes.dim + 1, sizes.n_outputs, **_widths(width), processor_size=15)
 
     def forward(self, batch: Batch) -> Float[Tensor, "n_nodes n_outputs"]:
-        graph = Data(edge_index=batch.edge_index_0, num_nodes=len(batch.x))
+        graph = Data(edge_index=mesh_edges(batch), num_nodes=len(batch.x))
         return self.operator(_features(batch), self.edges(batch), graph)
 
 
@@ -196,8 +208,8 @@ class BiStride(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "n_nodes n_outputs"]:
         position = batch.pos_0 / self.edges.edge
-        graph = Data(edge_index=batch.edge_index_0, num_nodes=len(batch.x), pos=position)
-        edges = [batch.edge_index_0] + [batch[f"stride_index_{s}"] for s in range(1, STRIDES + 1)]
+        graph = Data(edge_index=mesh_edges(batch), num_nodes=len(batch.x), pos=position)
+        edges = [mesh_edges(batch)] + [batch[f"stride_index_{s}"] for s in range(1, STRIDES + 1)]
         kept = [batch[f"stride_kept_{s}"] for s in range(STRIDES)]
         return self.operator(_features(batch), self.edges(batch), graph, edges, kept)
 
@@ -216,7 +228,7 @@ def with_strides(sample: MeshData) -> MeshData:
     """The levels that every second front of a breadth-first search makes, by physicsnemo."""
     from physicsnemo.datapipes.gnn.bsms import BistrideMultiLayerGraph
 
-    graph = Data(edge_index=sample.edge_index_0, pos=sample.pos_0, num_nodes=sample.num_nodes)
+    graph = Data(edge_index=mesh_edges(sample), pos=sample.pos_0, num_nodes=sample.num_nodes)
     _, edges, kept = BistrideMultiLayerGraph(graph, STRIDES).get_multi_layer_graphs()
     sample = StrideData(**sample.to_dict())
     for s in range(STRIDES):

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from data import CACHE, FIELDS, SPACING, files
-from peer_models import AsOutput, Sizes, n_weights, parse
+from peer_models import AsOutput, Sizes, n_weights, parse, spec_of
 from quiet import train_quietly
 from torch import nn
 
@@ -29,7 +29,7 @@ from gno.train.blueprint import Blueprint
 from gno.train.checkpoint import load_tensors
 from gno.train.evaluate import relative_errors
 from gno.train.losses import data_terms
-from gno.train.sources import fit_spec, samples_of
+from gno.train.sources import samples_of
 
 # Test meshes: spacing in that of the training meshes.
 MESHES = {"same": 1.0, "finer": 0.5}
@@ -104,7 +104,7 @@ def train_peer(job: Job) -> Trained:
     """A peer in gno's training loop, with gno's loss on the mesh itself; only the model and its settings differ."""
     case, (peer, width) = job.case(), parse(job.model)
     sources = case.data.paths()["train"]
-    spec = fit_spec(case, sources)
+    spec = spec_of(case)
     samples = numbered(samples_of(sources, spec, case), first=0)
     blueprint = Blueprint.fit(case, spec, samples)
     ready = [blueprint.normalisation.apply(peer.prepare(sample)) for sample in samples]

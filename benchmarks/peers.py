@@ -35,7 +35,7 @@ from typing import Any
 
 import peer_table
 import torch
-from peer_models import PEERS, parse
+from peer_models import PEERS, parse, spec_of
 from peer_run import CLOCKS, FIELDS, MESHES, Job
 
 from gno.train.sources import fit_spec, samples_of
@@ -88,10 +88,10 @@ def prepare(job: Job) -> None:
     """Compute data and samples into the cache, so that no training has to."""
     case = job.case()
     sources = case.data.paths()["train"]
-    spec = fit_spec(case, sources)
-    samples_of(sources, spec, case, bar=True)
-    for size in MESHES:
-        samples_of(job.test_files(size), spec, case, bar=True)
+    for spec in (fit_spec(case, sources), spec_of(case)):  # of gno and of its peers
+        samples_of(sources, spec, case, bar=True)
+        for size in MESHES:
+            samples_of(job.test_files(size), spec, case, bar=True)
 
 
 def run(job: Job) -> peer_table.Row:

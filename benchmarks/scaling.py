@@ -26,6 +26,7 @@ import torch
 from floor import Products, measure, seconds
 
 from gno.graph import FieldSpec, SampleSpec, build_sample, collate
+from gno.graph.neighbours import edges_of
 from gno.mesh import CellBlock, Mesh
 from gno.nn import NeuroScale, OperatorConfig
 from gno.train import Training
@@ -89,7 +90,7 @@ def one(options: argparse.Namespace) -> dict:
         optimiser.step()
         optimiser.zero_grad()
 
-    row = {"nodes": mesh.n_nodes, "edges": sample.edge_index_0.shape[1], "levels": config.n_levels}
+    row = {"nodes": mesh.n_nodes, "edges": 2 * edges_of(mesh).shape[1], "levels": config.n_levels}
     row["keys"] = sum(sample[f"pos_{s}"].shape[0] for s in range(config.key_level, config.n_levels))
     floors: dict[str, Products] = {}
     for name, work in {"forward": forward, "step": step}.items():

@@ -153,7 +153,7 @@ def test_probes_hear_and_are_not_heard():
 
 def test_coarser_samples_have_the_same_integrals():
     mesh = fan()
-    spec = spec_of(mesh)
+    spec = spec_of(mesh, edges=True)
     sample = build_sample(mesh, spec, torch.float64)
     coarse = coarsened(sample, spec, clusters(sample))
     assert len(coarse.mass_0) < 0.4 * len(sample.mass_0)

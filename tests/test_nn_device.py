@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graph_cases import operator_for, samples_of, square
+from graph_cases import operator_for, samples_of, spec_of, square
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gno.graph import FieldSpec, collate
@@ -176,10 +176,11 @@ def test_places_far_from_the_origin_survive_short_numbers(dtype):
     assert relative(short, full) < 6e-3
 
 
-def test_kernel_and_pooling_feel_no_shift_of_the_origin_in_bfloat16(samples):
+def test_kernel_and_pooling_feel_no_shift_of_the_origin_in_bfloat16():
     """A mesh a thousand spacings wide: only differences of places count, and they must not be lost."""
     kernel, pooling = KernelIntegral(32, 2), LearnedPooling(32, 2)
-    sample = collate(samples[1:])
+    mesh = square(9, seed=1)
+    sample = collate(single(samples_of(mesh, spec=spec_of(mesh, edges=True))))
     n, edges, links = len(sample.pos_0), level_edges(sample, 0), link_edges(sample, 0)
     v, w, far = torch.randn(n, 32), torch.rand(edges.sender.shape), torch.tensor([1000.0, -700.0])
     fine, coarse = sample.pos_0 / sample.spacing_1, sample.pos_1 / sample.spacing_1

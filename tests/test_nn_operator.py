@@ -180,8 +180,11 @@ def test_restricted_targets_carry_no_gradient(pair):
 
 @pytest.mark.parametrize("convolution", [SAGEConv, GATv2Conv])
 def test_any_convolution_of_torch_geometric_can_work_on_the_mesh(convolution):
-    samples = samples_of(square(5), square(7, seed=1))
+    meshes = square(5), square(7, seed=1)
+    samples = samples_of(*meshes, spec=spec_of(*meshes, edges=True))
     model = operator_for(samples[0], convolutions=(convolution(32, 32), convolution(32, 32)))
+    with pytest.raises(ValueError, match="expected samples of a spec with edges=True"):
+        model(collate(samples_of(*meshes)))
     together, alone = model(collate(samples)), model(collate(samples[1:]))
     assert difference(together.fields[0][together.batch[0] == 1], alone.fields[0]) < 1e-12
     together.fields[0].sum().backward()

@@ -33,7 +33,7 @@ def case(**training):
 
 def test_a_coarser_sample_has_the_same_integrals_and_fewer_nodes():
     mesh = sine(0)
-    spec = SampleSpec.fit([mesh], inputs=["a"], targets=["u"])
+    spec = SampleSpec.fit([mesh], inputs=["a"], targets=["u"], edges=True)
     sample = build_sample(mesh, spec, torch.float64)
     coarse = coarsened(sample, spec, clusters(sample))
     assert len(coarse.mass_0) < 0.4 * len(sample.mass_0) and coarse.n_levels == sample.n_levels

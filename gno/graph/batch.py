@@ -58,10 +58,14 @@ def measure(batch: Data, s: int, mass: Float[Tensor, " n"]) -> Float[Tensor, " n
 
 
 def level_edges(batch: Batch, s: int) -> Edges:
-    """Edges of level s of a batch."""
-    sender, receiver = batch[f"edge_index_{s}"]
-    n = batch[f"pos_{s}"].shape[0]
-    return Edges.from_perm(sender, receiver, batch[f"edge_perm_{s}"], n, n)
+    """Edges of level s of a batch.
+
+    Raises:
+        ValueError: those of the mesh, of samples without them.
+    """
+    if f"edge_index_{s}" not in batch:
+        raise ValueError("batch.edge_index_0: expected samples of a spec with edges=True, got some without edges")
+    return _edges(batch[f"edge_index_{s}"], batch[f"edge_perm_{s}"], batch[f"pos_{s}"].shape[0])
 
 
 def stencil_edges(batch: Batch) -> Edges:
@@ -74,13 +78,16 @@ def stencil_edges(batch: Batch) -> Edges:
         raise ValueError(
             "batch.stencil: expected samples of a spec with n_stencils or n_substeps, got some without a Laplacian"
         )
-    (sender, receiver), n = batch.stencil_index, batch.pos_0.shape[0]
-    return Edges.from_perm(sender, receiver, batch.stencil_perm, n, n)
+    return _edges(batch.stencil_index, batch.stencil_perm, batch.pos_0.shape[0])
+
+
+def _edges(index: Tensor, perm: Tensor, n: int) -> Edges:
+    return Edges.from_perm(*index.long(), perm.long(), n, n)
 
 
 def link_edges(batch: Batch, s: int) -> Edges:
     """Links as edges from the anchors of level s + 1 to the nodes of level s."""
-    link = batch[f"link_{s}"]
+    link, perm = batch[f"link_{s}"].long(), batch[f"link_perm_{s}"].long()
     n, k = link.shape
     receiver = torch.arange(n, device=link.device).repeat_interleave(k)
-    return Edges.from_perm(link.flatten(), receiver, batch[f"link_perm_{s}"], batch[f"pos_{s + 1}"].shape[0], n)
+    return Edges.from_perm(link.flatten(), receiver, perm, batch[f"pos_{s + 1}"].shape[0], n)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gno.graph.hierarchy import build_hierarchy, centroids, cluster
-from gno.graph.sample import MeshData, add_level
+from gno.graph.sample import MeshData, add_levels
 from gno.graph.spec import SampleSpec
 
 # Spacing of the clusters, in median edges of the mesh.
@@ -54,7 +54,7 @@ def coarsened(sample: MeshData, spec: SampleSpec, owner: Int[Tensor, " n_0"]) ->
     Its anchors have the spacings of the case, as those of any mesh of the same domain.
 
     Args:
-        sample: of a mesh, raw or normalised.
+        sample: of a mesh, raw or normalised, with its edges.
         spec: how the case sees a mesh.
         owner: of :func:`clusters`.
     """
@@ -69,8 +69,7 @@ def coarsened(sample: MeshData, spec: SampleSpec, owner: Int[Tensor, " n_0"]) ->
     build = partial(build_hierarchy, n_candidates=spec.n_candidates, size=size, cell_dim=spec.graded_dim)
     levels = build(position, sums, edges, spec.spacings).levels
     coarse.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
-    for s, level in enumerate(levels):
-        add_level(coarse, s, level, dtype)
+    add_levels(coarse, levels, spec, dtype)
     return coarse
 
 

@@ -84,14 +84,15 @@ def _power(ratio: float) -> int:
 def _sizes(data: MeshData | Batch) -> tuple[list[int], list[int]]:
     """Number of nodes and of edges by level."""
     levels = range(data.n_levels)
-    return [data[f"pos_{s}"].shape[0] for s in levels], [data[f"edge_index_{s}"].shape[1] for s in levels]
+    edges = (data[f"edge_index_{s}"].shape[1] if f"edge_index_{s}" in data else 0 for s in levels)
+    return [data[f"pos_{s}"].shape[0] for s in levels], list(edges)
 
 
 def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers: int) -> Batch:
     """What an operator reads of a batch, with so many nodes and edges more by level; they are all at one place."""
     filled = Batch()
     for s, (n, e) in enumerate(zip(nodes, edges, strict=True)):
-        number, position, edge = torch.arange(n), batch[f"pos_{s}"], batch[f"edge_index_{s}"]
+        number, position = torch.arange(n), batch[f"pos_{s}"]
         filled[f"pos_{s}"] = with_rows(position, len(position) + n)
         if f"torus_{s}" in batch:
             rows = batch.num_graphs + n_fillers if f"size_{s}" not in batch else len(position) + n
@@ -101,13 +102,14 @@ def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers:
             if key in batch:
                 filled[key] = torch.cat([batch[key], batch[key].new_ones(n)])
         filled[f"pos_{s}_batch"] = torch.cat([batch[f"pos_{s}_batch"], batch.num_graphs + number * n_fillers // n])
-        loops = len(position) + torch.arange(e) * n // max(e, 1)
-        filled[f"edge_index_{s}"] = torch.cat([edge, loops.expand(2, -1)], dim=1)
-        filled[f"edge_perm_{s}"] = _counted_on(batch[f"edge_perm_{s}"], e)
+        if f"edge_index_{s}" in batch:
+            edge, loops = batch[f"edge_index_{s}"], len(position) + torch.arange(e) * n // max(e, 1)
+            filled[f"edge_index_{s}"] = torch.cat([edge, loops.to(edge).expand(2, -1)], dim=1)
+            filled[f"edge_perm_{s}"] = _counted_on(batch[f"edge_perm_{s}"], e)
         if s + 1 < len(nodes):
             link, n_anchors = batch[f"link_{s}"], len(batch[f"pos_{s + 1}"])
             anchor = n_anchors + number * nodes[s + 1] // n
-            filled[f"link_{s}"] = torch.cat([link, anchor[:, None].expand(-1, link.shape[1])])
+            filled[f"link_{s}"] = torch.cat([link, anchor.to(link)[:, None].expand(-1, link.shape[1])])
             filled[f"log_b_{s}"] = with_rows(batch[f"log_b_{s}"], len(link) + n)
             filled[f"link_perm_{s}"] = _counted_on(batch[f"link_perm_{s}"], n * link.shape[1])
     mass = batch.mass_0
@@ -120,7 +122,7 @@ def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers:
 
 
 def _counted_on(numbers: Tensor, n: int) -> Tensor:
-    return torch.cat([numbers, torch.arange(len(numbers), len(numbers) + n)])
+    return torch.cat([numbers, torch.arange(len(numbers), len(numbers) + n).to(numbers)])
 
 
 def with_rows(values: Shaped[Tensor, "n ..."], n: int) -> Shaped[Tensor, "m ..."]:

@@ -19,6 +19,7 @@ from gno.graph.fields import FieldSpec, fields_at
 from gno.graph.grading import grading, node_sizes
 from gno.graph.hierarchy import Hierarchy, Level, build_hierarchy
 from gno.graph.neighbours import edges_of
+from gno.graph.segment import kept, order
 from gno.graph.spec import SampleSpec
 from gno.graph.stencil import even, steepest, stencil
 from gno.mesh import Mesh, interpolation, laplacian, node_mass, repeats
@@ -30,7 +31,8 @@ class MeshData(Data):
     Attributes:
         x: inputs, (n_0, n_inputs). y: targets, (n_0, n_targets), if known.
         geometry: (n_0, n_geometry). mass_0: node masses, (n_0,), summing to one.
-        pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, edge_perm_s its transpose.
+        pos_s: positions, (n_s, dim). edge_index_s: [sender, receiver], sorted by receiver, edge_perm_s its transpose;
+            of the mesh itself only where the spec wants them.
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
         stencil: entries of the Laplacian off its diagonal, if wanted, on the edges stencil_index; stencil_size, (n_0,),
             the sum of their absolute values at each node. n_substeps: steps of a local law, if there is one.
@@ -155,8 +157,7 @@ def build_sample(
     data.geometry = torch.as_tensor(geometry, dtype=dtype)
     levels = nodes.hierarchy(spec).levels
     data.mass_0 = torch.as_tensor(levels[0].mass, dtype=dtype)
-    for s, level in enumerate(levels):
-        add_level(data, s, level, dtype)
+    add_levels(data, levels, spec, dtype)
     if spec.n_stencils or spec.n_substeps:
         operator = even(laplacian(mesh)) if spec.n_substeps else laplacian(mesh)
         for key, value in stencil(operator * (reach * spec.unit / 2) ** 2, nodes.at, dtype).items():
@@ -167,19 +168,21 @@ def build_sample(
     return data
 
 
-def add_level(data: MeshData, s: int, level: Level, dtype: torch.dtype) -> None:
-    """Put level s of a hierarchy into a sample."""
-    data[f"pos_{s}"] = torch.as_tensor(level.position, dtype=dtype)
-    data[f"spacing_{s}"] = torch.tensor([level.spacing], dtype=dtype)
-    data[f"edge_index_{s}"] = torch.as_tensor(level.edges)
-    data[f"edge_perm_{s}"] = torch.argsort(data[f"edge_index_{s}"][0], stable=True)
-    if level.torus is not None:
-        rows = np.stack([level.torus.length, level.torus.wave, level.torus.seen], axis=-2)
-        data[f"torus_{s}"] = torch.as_tensor(rows, dtype=dtype).reshape(-1, *rows.shape[-2:])
-    if level.size is not None and level.density is not None:
-        data[f"size_{s}"] = torch.as_tensor(level.size, dtype=dtype)
-        data[f"density_{s}"] = torch.as_tensor(level.density, dtype=dtype)
-    if level.link is not None:
-        data[f"link_{s}"] = torch.as_tensor(level.link)
-        data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)
-        data[f"link_perm_{s}"] = torch.argsort(data[f"link_{s}"].flatten(), stable=True)
+def add_levels(data: MeshData, levels: Sequence[Level], spec: SampleSpec, dtype: torch.dtype) -> None:
+    """Put the levels of a hierarchy into a sample."""
+    for s, level in enumerate(levels):
+        data[f"pos_{s}"] = torch.as_tensor(level.position, dtype=dtype)
+        data[f"spacing_{s}"] = torch.tensor([level.spacing], dtype=dtype)
+        if s or spec.edges or len(levels) == 1:
+            data[f"edge_index_{s}"] = kept(level.edges)
+            data[f"edge_perm_{s}"] = order(data[f"edge_index_{s}"][0])
+        if level.torus is not None:
+            rows = np.stack([level.torus.length, level.torus.wave, level.torus.seen], axis=-2)
+            data[f"torus_{s}"] = torch.as_tensor(rows, dtype=dtype).reshape(-1, *rows.shape[-2:])
+        if level.size is not None and level.density is not None:
+            data[f"size_{s}"] = torch.as_tensor(level.size, dtype=dtype)
+            data[f"density_{s}"] = torch.as_tensor(level.density, dtype=dtype)
+        if level.link is not None:
+            data[f"link_{s}"] = kept(level.link)
+            data[f"log_b_{s}"] = torch.as_tensor(level.log_b, dtype=dtype)
+            data[f"link_perm_{s}"] = order(data[f"link_{s}"].flatten())

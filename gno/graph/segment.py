@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -74,6 +75,16 @@ class Edges:
             ptr_t.append(part.ptr_t[bool(ptr_t) :] + e)
             n, e = n + len(part.ptr) - 1, e + len(part.sender)
         return Edges(*(torch.cat(x) for x in (sender, receiver, ptr, perm, ptr_t)))
+
+
+def kept(index: np.ndarray | Tensor) -> Int[Tensor, ...]:
+    """Numbers of nodes or edges as samples keep them: 32 bits. What is computed with, is made 64 bits again."""
+    return torch.as_tensor(index).to(torch.int32)
+
+
+def order(sender: Int[Tensor, " n_edges"]) -> Int[Tensor, " n_edges"]:
+    """``perm`` of :class:`Edges` as samples keep it."""
+    return kept(torch.argsort(sender, stable=True))
 
 
 def _ptr(index: Tensor, n: int) -> Tensor:

@@ -42,6 +42,7 @@ class SampleSpec:
             the user's unit; a mesh that has larger ones needs more steps.
         graded_dim: dimension of the cells where spacings follow their size, and are those above where it is the median;
             0 where spacings are the same everywhere.
+        edges: whether samples have the edges of the mesh, which most operators do not read.
     """
 
     dim: int
@@ -57,6 +58,7 @@ class SampleSpec:
     period: tuple[float, ...] = ()
     steepest: float = 0.0
     graded_dim: int = 0
+    edges: bool = False
 
     @staticmethod
     def fit(
@@ -75,6 +77,7 @@ class SampleSpec:
         n_substeps: int = 0,
         period: Sequence[float] = (),
         graded: bool | None = None,
+        edges: bool = False,
     ) -> SampleSpec:
         """Resolve fields, unit and spacings from the training meshes.
 
@@ -99,6 +102,8 @@ class SampleSpec:
             period: length after which each coordinate repeats, 0 where it does not; for meshes that do not say.
             graded: whether spacings follow the size of the cells; by default where that differs by more than a factor
                 of 4.
+            edges: whether samples have the edges of the mesh, for convolutions on it; an operator
+                without anchors reads them, and its samples have them in any case.
 
         Raises:
             ValueError: a field is missing, or is both input and target; no mesh has one of the sets, or one does not
@@ -134,6 +139,7 @@ class SampleSpec:
             tuple(map(float, period)),
             max(steepest(even(laplacian(mesh))) for mesh in meshes) if n_substeps else 0.0,
             graded_dim,
+            edges,
         )
 
     def seen(self, mesh: Mesh) -> Mesh:

@@ -7,6 +7,8 @@ import torch
 from scipy.sparse import csr_matrix, diags, vstack
 from torch import Tensor
 
+from gno.graph.segment import kept, order
+
 # Rows of the Laplacian that explicit steps are made with, against the median row of the mesh.
 STEEPEST = 1.5
 
@@ -42,13 +44,13 @@ def stencil(operator: csr_matrix, at: csr_matrix, dtype: torch.dtype) -> dict[st
     off_diagonal = operator - diags(operator.diagonal())
     found = vstack([off_diagonal, at @ operator]).tocsr()
     found.sort_indices()
-    receiver, sender = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.indices.astype(np.int64)
-    index = torch.as_tensor(np.stack([sender, receiver]))
+    receiver, sender = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.indices
+    index = kept(np.stack([sender, receiver]))
     size = np.asarray(abs(off_diagonal).sum(1)).ravel()
     size[size == 0] = 1.0  # nodes without mass, where L is nothing
     return {
         "stencil_index": index,
-        "stencil_perm": torch.argsort(index[0], stable=True),
+        "stencil_perm": order(index[0]),
         "stencil": torch.as_tensor(found.data, dtype=dtype),
         "stencil_size": torch.as_tensor(np.concatenate([size, at @ size]), dtype=dtype),
     }

@@ -28,14 +28,14 @@ class Surroundings:
     """What lies within about one spacing of level 1 around each node of the mesh.
 
     Args:
-        edges: of the mesh.
+        edges: of the mesh; None where nothing reads them.
         to_anchors, from_anchors: along the links, and on them ``gather`` and ``spread``: geometric weights of the
             transfer, alone and times each component of the offset in spacings.
         mean: mean over mesh neighbours, alone and times their direction; used where there are no anchors.
         condition: global parameters of each mesh.
     """
 
-    edges: Edges
+    edges: Edges | None
     to_anchors: Edges
     from_anchors: Edges
     gather: Sequence[Tensor] = ()
@@ -44,10 +44,11 @@ class Surroundings:
     condition: Condition | None = None
 
     @staticmethod
-    def of(batch: Batch, n_levels: int) -> Surroundings:
-        mesh, mass = level_edges(batch, 0), batch.mass_0
-        condition = Condition.of(batch, [batch.pos_0_batch])
+    def of(batch: Batch, n_levels: int, *, edges: bool = False) -> Surroundings:
+        """Those of a batch; with the edges of the mesh, which only convolutions read where there are anchors."""
+        mass, condition = batch.mass_0, Condition.of(batch, [batch.pos_0_batch])
         if n_levels == 1:
+            mesh = level_edges(batch, 0)
             mean = over_sum(mass.index_select(0, mesh.sender), mesh)
             offset = batch.pos_0.index_select(0, mesh.sender) - batch.pos_0.index_select(0, mesh.receiver)
             offset = nearest_image(offset, torus_on(batch, mesh, 0, 0))
@@ -58,7 +59,8 @@ class Surroundings:
         torus = torus_on(batch, links, 1, 0)
         offset = offsets(batch.pos_0, batch.pos_1, links, spacing(batch, 1, links.sender), torus)
         up, down = up_weights(transfer, offset), down_weights(transfer, offset)
-        return Surroundings(mesh, links.transpose(), links, up, down, condition=condition)
+        mesh_edges = level_edges(batch, 0) if edges else None
+        return Surroundings(mesh_edges, links.transpose(), links, up, down, condition=condition)
 
 
 class LocalKernel(nn.Module):
@@ -86,6 +88,7 @@ class EdgeKernel(nn.Module):
         self.mix = nn.Linear(c.width * (1 + c.dim), c.width)
 
     def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
+        assert around.edges is not None
         return self.mix(moments(v, around.mean, around.edges))
 
 
@@ -97,6 +100,7 @@ class Convolution(nn.Module):
         self.convolution = convolution
 
     def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
+        assert around.edges is not None
         return self.convolution(v, torch.stack([around.edges.sender, around.edges.receiver]))
 
 

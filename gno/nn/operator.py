@@ -61,6 +61,7 @@ class NeuroScale(nn.Module):
         self.config = c
         self.encode = mlp(c.n_inputs + c.n_geometry, c.width, c.width)
         self.mesh_in, self.mesh_out = MeshLayer(c, first), MeshLayer(c, last)
+        self.reads_edges = convolutions is not None
         self.near_in, self.near_out = (nn.ModuleList(Stencil(c) for _ in range(c.n_stencils)) for _ in range(2))
         pooling = LearnedPooling if c.learned_pooling else GeometricPooling
         sizes = (c.width, c.dim) if c.learned_pooling else ()
@@ -108,7 +109,7 @@ class NeuroScale(nn.Module):
         return self._outputs(_split(anchors, levels[1:]), levels[1:], None)
 
     def _encode(self, batch: Batch, laplacian: MeshLaplacian | None) -> tuple[list[LevelState], Surroundings]:
-        around = Surroundings.of(batch, self.config.n_levels)
+        around = Surroundings.of(batch, self.config.n_levels, edges=self.reads_edges)
         # under autocast layers answer in short numbers; what they are added to is in full
         v = self._run(self.encode, torch.cat([batch.x, batch.geometry], dim=1)).to(batch.mass_0)  # (n_0, width)
         for layer in self.near_in:

@@ -179,7 +179,7 @@ def hierarchy_knobs() -> dict[str, Any]:
     from gno.graph import SampleSpec
 
     hints = typing.get_type_hints(SampleSpec.fit)
-    of_data = ("meshes", "inputs", "targets", "log", "sets", "period", "return")
+    of_data = ("meshes", "inputs", "targets", "log", "sets", "period", "edges", "return")
     return {key: hints[key] for key in hints if key not in of_data}
 
 

@@ -64,6 +64,8 @@ def prepare(
     """
     sources = split_meshes(case, meshes)
     spec = spec or fit_spec(case, sources["train"])
+    if case.training.curriculum:  # nodes are joined along edges
+        spec = dataclasses.replace(spec, edges=True)
     samples: dict[str, Sequence[Any]] = {
         key: trajectories_of(sources[key], spec, case, progress, to_train=key == "train")
         if case.time

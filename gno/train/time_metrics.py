@@ -107,7 +107,7 @@ def scale_energy(values: Values, sample: MeshData) -> Float[Tensor, " n_scales"]
     mass, u = sample.mass_0.to(values) / sample.mass_0.sum(), values - _mean(values, sample)
     energy = [mass @ u.square().sum(1)]
     for s in range(sample.n_levels - 1):
-        own = sample[f"link_{s}"].gather(1, sample[f"log_b_{s}"].argmax(1, keepdim=True))[:, 0]
+        own = sample[f"link_{s}"].long().gather(1, sample[f"log_b_{s}"].argmax(1, keepdim=True))[:, 0]
         n = sample[f"pos_{s + 1}"].shape[0]
         total = torch.zeros(n, dtype=mass.dtype, device=mass.device).index_add(0, own, mass)
         sums = torch.zeros(n, u.shape[1], dtype=u.dtype, device=u.device).index_add(0, own, mass[:, None] * u)
