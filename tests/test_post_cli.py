@@ -55,7 +55,7 @@ def test_sides_that_repeat_are_told_from_supports(bar, capsys, monkeypatch):
     write(read(bar).replace(period=(3.0, 0.0)), bar)
     status, out, err = gno(capsys, monkeypatch, "post", bar, "--flux", "T", "--reactions", "left")
     assert status == 0, err
-    assert "x repeats after 3: each of the two sides counts for itself" in out and "not a support's" in out
+    assert "x repeats after 3: forces and flows at nodes of these sides" in out and "not a support's" in out
 
 
 def test_figures_for_machines(bar, capsys, monkeypatch):

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from post_cases import ELEMENTS, grid, twin
+from scipy.spatial import cKDTree
 
-from gno.mesh import CellBlock, Mesh
+from gno.mesh import CellBlock, Mesh, repeats
 from gno.post.gauss import gradient, interpolate
 from gno.post.recovery import cell_degree, l2_recovery, patch_recovery, superconvergent_order
+from gno.post.residual import flux_residual
 
 
 @pytest.mark.parametrize("cell_type", ELEMENTS)
@@ -68,3 +70,45 @@ def test_mixed_cells():
     assert np.allclose(patch_recovery(gradient(mesh, "T", 1)), [3, 1])
     back = interpolate(mesh, points, gradient(mesh, "T").domain)
     assert all(np.allclose(v, c.position) for v, c in zip(back.values, back.domain.cells, strict=True))
+
+
+def strip(first: int, cell_type: str, n: int = 7) -> Mesh:
+    """A strip that repeats in x after 1, cut open at column ``first`` of its cells, with a field that repeats."""
+    rng = np.random.default_rng(0)
+    mesh = grid(n, n, lambda x: x, cell_type)
+    column, y = np.round(mesh.points[:, 0] * 2 * n).astype(int) + 2 * first, mesh.points[:, 1]
+    y = y + rng.uniform(-0.3, 0.3, 2 * n)[column % (2 * n)] * y * (1 - y)  # the same at both sides
+    points = np.stack([column / (2 * n), y], axis=1)
+    return Mesh(
+        points,
+        mesh.cells,
+        {"T": np.sin(2 * np.pi * points[:, 0]) * (1 + y)},
+        period=(1.0, 0.0),
+        point_sets=mesh.point_sets,
+    )
+
+
+@pytest.mark.parametrize("cell_type", ["triangle", "quad", "triangle6"])
+@pytest.mark.parametrize("recover", [patch_recovery, l2_recovery])
+def test_sides_that_repeat_are_like_any_other_place(cell_type, recover):
+    whole, turned = strip(0, cell_type), strip(3, cell_type)
+    found, again = (recover(gradient(mesh, "T", superconvergent_order(mesh))) for mesh in (whole, turned))
+    place = repeats(whole)
+    assert (place != np.arange(whole.n_nodes)).any() and np.array_equal(found, found[place])
+    assert np.allclose(again, found[same_places(whole.points, turned.points)], atol=1e-9)
+
+
+@pytest.mark.parametrize("cell_type", ["triangle", "quad"])
+def test_fluxes_jump_across_sides_that_repeat_as_elsewhere(cell_type):
+    whole, turned = strip(0, cell_type), strip(3, cell_type)
+    found, again = (flux_residual(mesh, "T", 1.0, fixed=["bottom", "top"]).cells for mesh in (whole, turned))
+    middles = (mesh.points[mesh.cells[0].nodes].mean(1) for mesh in (whole, turned))
+    assert np.allclose(again, found[same_places(*middles)], rtol=1e-9)
+
+
+def same_places(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Which of some places on the strip each of the others is."""
+    inside = (np.mod(points + np.array([1e-9, 0]), [1, 9]) for points in (one, other))
+    apart, match = cKDTree(next(inside)).query(next(inside))
+    assert apart.max() < 1e-8
+    return match

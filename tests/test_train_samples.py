@@ -42,6 +42,13 @@ def test_a_stored_sample_is_the_sample_to_the_bit(files, spec, tmp_path):
         assert_same(sample, build_sample(read(path), spec))
 
 
+def test_a_sample_holds_nothing_that_is_not_read(files, spec, tmp_path):
+    (sample,) = load_samples(files[:1], spec, cache=tmp_path / "cache")
+    numbers = [value for value in sample.to_dict().values() if isinstance(value, torch.Tensor)]
+    assert all(value.dtype in (torch.float32, torch.int32) for value in numbers) and "edge_index_0" not in sample
+    assert sum(value.nbytes for value in numbers) < 220 * sample.num_nodes
+
+
 def test_the_cache_is_used_and_follows_the_content(files, spec, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     load_samples(files, spec, cache=cache)

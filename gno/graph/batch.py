@@ -82,7 +82,8 @@ def stencil_edges(batch: Batch) -> Edges:
 
 
 def _edges(index: Tensor, perm: Tensor, n: int) -> Edges:
-    return Edges.from_perm(*index.long(), perm.long(), n, n)
+    sender, receiver = index.long()
+    return Edges.from_perm(sender, receiver, perm.long(), n, n)
 
 
 def link_edges(batch: Batch, s: int) -> Edges:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from scipy.sparse.linalg import cg
 
-from gno.mesh import Mesh, boundary_facets
+from gno.mesh import Mesh, Torus, boundary_facets, nearest_image, repeats
 from gno.mesh.geometry import domain_dim
 from gno.mesh.ordering import CORNERS
 from gno.mesh.shapes import cell_dim, family
@@ -31,7 +31,7 @@ def patch_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
     value is p(x)·a. A linear cell gives one point, its middle with the mean. Nodes on the boundary and between vertices
     take the mean of the polynomials of the patches inside that they belong to, as the source advises. Best with values
     at the points of `superconvergent_order`. A patch does not know of materials: across an interface a stress that
-    jumps is smeared; cell means are not.
+    jumps is smeared; cell means are not. Nodes that repeat each other have one patch, of the cells at both sides.
 
     Args:
         values: at integration points.
@@ -50,22 +50,25 @@ def patch_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
     """
     mesh = values.mesh
     flat = values.map(lambda v: v.reshape(*v.shape[:2], -1))
-    centre, length = _patch_frames(flat)
+    place, torus = repeats(mesh), Torus.of(np.array(mesh.period)) if mesh.period else None
+    centre, length = _patch_frames(flat, place)
     powers = _exponents(centre.shape[1], cell_degree(mesh))
-    fit, adequate = _fit(flat, centre, length, powers)
+    fit, adequate = _fit(flat, place, centre, length, powers)
     inside = adequate.copy()
-    inside[np.unique(boundary_facets(mesh))] = False
+    inside[place[np.unique(boundary_facets(mesh))]] = False
     result = np.full((mesh.n_nodes, fit.shape[2]), np.nan)
     result[inside] = fit[inside, 0]
-    near = _shared_cells(flat)
+    near = _shared_cells(flat, place)
     # The best patches that a node belongs to; a cell in a corner of the domain has none inside, its neighbours have.
     for around, trusted in ((near, inside), (near @ near, inside), (near, adequate), (near, length > 0)):
-        _fill(result, around.tocsr(), trusted, (centre, length, fit), powers)
-    return result.reshape(mesh.n_nodes, *values.values[0].shape[2:])
+        _fill(result, around.tocsr(), trusted, (centre, length, fit), powers, torus)
+    return result[place].reshape(mesh.n_nodes, *values.values[0].shape[2:])
 
 
 def l2_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
     """L2 projection onto the shape functions: Σ_j ∫N_i N_j σ_j = ∫N_i σ, so that ∫σ is kept.
+
+    Nodes that repeat each other are one.
 
     Args:
         values: at integration points that integrate a mass matrix, as by default.
@@ -73,10 +76,10 @@ def l2_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
     Returns:
         Values on nodes; NaN where no cell touches a node.
     """
-    n = values.mesh.n_nodes
+    n, place = values.mesh.n_nodes, repeats(values.mesh)
     mass, load = sparse.csr_matrix((n, n)), np.zeros((n, int(np.prod(values.values[0].shape[2:], dtype=int))))
     for cells, here in zip(values.domain.cells, values.values, strict=True):
-        nodes, shape, weight = cells.nodes.numpy(), cells.shape.numpy(), cells.weight.numpy()
+        nodes, shape, weight = place[cells.nodes.numpy()], cells.shape.numpy(), cells.weight.numpy()
         rows, columns = np.broadcast_arrays(nodes[:, :, None], nodes[:, None, :])
         blocks = np.einsum("cq,qi,qj->cij", weight, shape, shape, optimize=True)
         mass = mass + sparse.csr_matrix((blocks.ravel(), (rows.ravel(), columns.ravel())), (n, n))
@@ -88,7 +91,7 @@ def l2_recovery(values: GaussValues) -> Float[np.ndarray, "n_nodes ..."]:
     inner, scale = mass[used][:, used], sparse.diags(1 / diagonal[used])
     for column in range(load.shape[1]):
         result[used, column] = cg(inner, load[used, column], rtol=1e-13, atol=0.0, M=scale)[0]
-    return result.reshape(n, *values.values[0].shape[2:])
+    return result[place].reshape(n, *values.values[0].shape[2:])
 
 
 def cell_degree(mesh: Mesh) -> int:
@@ -131,7 +134,7 @@ def _to_nodes(nodes: Int[np.ndarray, "n_cells k"], values: np.ndarray, n_nodes: 
     return gather @ values.reshape(len(flat), -1)
 
 
-def _patch_frames(values: GaussValues) -> tuple[np.ndarray, np.ndarray]:
+def _patch_frames(values: GaussValues, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centre of each patch, which is its vertex, and the root mean square distance of its points; 0 without cells."""
     dim = values.domain.cells[0].position.shape[-1]
     centre = values.mesh.points[:, :dim].astype(np.float64)
@@ -139,23 +142,23 @@ def _patch_frames(values: GaussValues) -> tuple[np.ndarray, np.ndarray]:
     for _, corners, position, _ in _corners(values):
         offset = position[:, None] - centre[corners][:, :, None]
         distance = (offset**2).sum(-1).mean(-1)
-        square += _to_nodes(corners, distance, len(centre))[:, 0]
-        count += _to_nodes(corners, np.ones_like(distance), len(centre))[:, 0]
+        square += _to_nodes(place[corners], distance, len(centre))[:, 0]
+        count += _to_nodes(place[corners], np.ones_like(distance), len(centre))[:, 0]
     return centre, np.sqrt(square / np.maximum(count, 1))
 
 
 def _fit(
-    values: GaussValues, centre: np.ndarray, length: np.ndarray, powers: list[tuple[int, ...]]
+    values: GaussValues, place: np.ndarray, centre: np.ndarray, length: np.ndarray, powers: list[tuple[int, ...]]
 ) -> tuple[Float[np.ndarray, "n_nodes m k"], Bool[np.ndarray, " n_nodes"]]:
     """Coefficients of each patch's polynomial, and whether its points determine it."""
     n, m = len(centre), len(powers)
     matrix, right = np.zeros((n, m * m)), np.zeros((n, m * values.values[0].shape[2]))
     for _, corners, position, here in _corners(values):
         for vertex in corners.T:
-            offset = (position - centre[vertex][:, None]) / length[vertex][:, None, None]
-            p = _monomials(offset, powers)
-            matrix += _to_nodes(vertex[:, None], np.einsum("cqi,cqj->cij", p, p), n)
-            right += _to_nodes(vertex[:, None], np.einsum("cqi,cqk->cik", p, here), n)
+            at = place[vertex]  # cells at the far side count from the node there, and belong to the patch of this one
+            p = _monomials((position - centre[vertex][:, None]) / length[at][:, None, None], powers)
+            matrix += _to_nodes(at[:, None], np.einsum("cqi,cqj->cij", p, p), n)
+            right += _to_nodes(at[:, None], np.einsum("cqi,cqk->cik", p, here), n)
     return _least_squares(matrix.reshape(n, m, m), right.reshape(n, m, -1))
 
 
@@ -177,12 +180,12 @@ def _least_squares(
     return np.concatenate([value - mean @ slope, slope], axis=1), known.all(1)
 
 
-def _shared_cells(values: GaussValues) -> sparse.csr_matrix:
+def _shared_cells(values: GaussValues, place: np.ndarray) -> sparse.csr_matrix:
     """Non-zero in (i, j) where node i and vertex j have a cell in common."""
     n = values.mesh.n_nodes
     found = sparse.csr_matrix((n, n))
     for nodes, corners, _, _ in _corners(values):
-        rows, columns = np.broadcast_arrays(nodes[:, :, None], corners[:, None, :])
+        rows, columns = np.broadcast_arrays(place[nodes][:, :, None], place[corners][:, None, :])
         found = found + sparse.csr_matrix((np.ones(rows.size), (rows.ravel(), columns.ravel())), (n, n))
     return found
 
@@ -193,6 +196,7 @@ def _fill(
     trusted: np.ndarray,
     patches: tuple[np.ndarray, np.ndarray, np.ndarray],
     powers: list[tuple[int, ...]],
+    torus: Torus | None,
 ) -> None:
     """The mean of the polynomials of the trusted patches around each node that has no value yet."""
     centre, length, fit = patches
@@ -200,7 +204,7 @@ def _fill(
     for some in np.array_split(missing, 1 + len(missing) // CHUNK):
         pairs = around[some][:, trusted].tocoo()
         vertex = np.flatnonzero(trusted)[pairs.col]
-        offset = (centre[some[pairs.row]] - centre[vertex]) / length[vertex][:, None]
+        offset = nearest_image(centre[some[pairs.row]] - centre[vertex], torus) / length[vertex][:, None]
         here = np.einsum("ni,nik->nk", _monomials(offset, powers), fit[vertex])
         gather = sparse.csr_matrix(
             (np.ones(len(vertex)), (pairs.row, np.arange(len(vertex)))), (len(some), len(vertex))

@@ -54,15 +54,12 @@ def report_on(mesh: Mesh) -> Report:
 
     >>> mesh = Mesh(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), period=(2.0, 0.0))
     >>> report_on(mesh).lines[0][:36]
-    'note           x repeats after 2: ea'
+    'note           x repeats after 2: fo'
     """
     repeated = [f"{axis} repeats after {x:.4g}" for axis, x in zip("xyz", mesh.period, strict=False) if x]
     if not repeated:
         return Report(mesh)
-    text = (
-        "each of the two sides counts for itself here. Forces and flows at their nodes are what one side hands to the "
-        "other, not a support's; recovered values there use the cells of one side only"
-    )
+    text = "forces and flows at nodes of these sides are what one side hands to the other, not a support's"
     return Report(mesh).add(f"note           {' and '.join(repeated)}: {text}")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from gno.mesh import Mesh
+from gno.mesh import Mesh, repeats
 from gno.mesh.geometry import cell_volume, domain_dim, signed_volume
 from gno.mesh.shapes import Shape, shape
 from gno.post.gauss import GaussValues, Parameter, cell_mean, flux, integral, parameter_at
@@ -30,7 +30,7 @@ class Facets:
     """Linear pieces of the facets of all cells, each once per cell that has it.
 
     Args:
-        nodes: corners, ascending.
+        nodes: corners, ascending by the node that they repeat, themselves where they are alone.
         flux: the cell's flux at them.
         cell: the cell.
         normal: outward, as long as the piece is large.
@@ -159,13 +159,13 @@ def _inside(
 def _facets(dual: GaussValues, local: list[np.ndarray]) -> Facets:
     from gno.physics.elements import node_order  # scikit-fem takes a while to load
 
-    sign = np.sign(signed_volume(dual.mesh))
+    sign, place = np.sign(signed_volume(dual.mesh)), repeats(dual.mesh)
     parts = []
     for cells, sigma in zip(dual.domain.cells, local, strict=True):
         order = np.argsort(node_order(cells.type, cells.nodes.shape[1]))  # facets are listed in meshio's order of nodes
         nodes, cell = cells.nodes.numpy()[:, order], cells.cell.numpy()
-        for loop in _pieces(shape(cells.type, nodes.shape[1]), nodes):
-            parts.append(_oriented(dual.mesh, nodes, sigma[:, order], cell, loop, sign[cell]))
+        for loop in _pieces(shape(cells.type, nodes.shape[1]), place[nodes]):
+            parts.append(_oriented(dual.mesh, nodes, place, sigma[:, order], cell, loop, sign[cell]))
     return Facets(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -182,7 +182,13 @@ def _pieces(kind: Shape, nodes: np.ndarray) -> list[Int[np.ndarray, "n_cells cor
 
 
 def _oriented(
-    mesh: Mesh, nodes: np.ndarray, sigma: np.ndarray, cell: np.ndarray, loop: np.ndarray, sign: np.ndarray
+    mesh: Mesh,
+    nodes: np.ndarray,
+    place: np.ndarray,
+    sigma: np.ndarray,
+    cell: np.ndarray,
+    loop: np.ndarray,
+    sign: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
     row = np.arange(len(nodes))[:, None]
     corner = nodes[row, loop]
@@ -192,7 +198,7 @@ def _oriented(
         normal = np.stack([side[:, 0, 1], -side[:, 0, 0]], axis=1)
     else:
         normal = np.cross(side[:, 0], side[:, 1]) / 2
-    order = np.argsort(corner, axis=1)
+    order = np.argsort(place[corner], axis=1)
     values = sigma[row, np.take_along_axis(loop, order, axis=1)]
     return np.take_along_axis(corner, order, axis=1), values, cell, normal * sign[:, None]
 
@@ -201,8 +207,9 @@ def _jumps(
     mesh: Mesh, facets: Facets, fixed: Sequence[str], loads: Mapping[str, Load]
 ) -> Float[np.ndarray, " n_cells"]:
     """∮ |J|² around each cell."""
-    order = np.lexsort(facets.nodes.T)
-    same = (facets.nodes[order[1:]] == facets.nodes[order[:-1]]).all(1)
+    key = repeats(mesh)[facets.nodes]
+    order = np.lexsort(key.T)
+    same = (key[order[1:]] == key[order[:-1]]).all(1)
     first, second = order[:-1][same], order[1:][same]
     alone = np.ones(len(order), dtype=bool)
     alone[first] = alone[second] = False
