@@ -8,6 +8,7 @@ import warnings
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from gno.commands.calibrate import calibrate
 from gno.commands.correct import correct
@@ -21,8 +22,22 @@ from gno.commands.predict import predict
 from gno.commands.show import show
 from gno.commands.train import train
 
+
+class Commands(TyperGroup):
+    """Commands that answer Ctrl-C by a line; typer itself says nothing."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            typer.echo(err=True)  # ends the line of ^C
+            complain(KeyboardInterrupt(str(stopped) or "stopped; nothing was left half-written"))
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="gno",
+    cls=Commands,
     help="Neural operators on the meshes you already have, from a folder of results to pictures and mesh files.",
     epilog="Start with `gno demo`, or with `gno inspect` and `gno init` on meshes of your own.",
     no_args_is_help=True,
@@ -43,17 +58,15 @@ def _warn(
 
 
 def main() -> NoReturn:
-    """Run the command line: exit status 2 and one line for bad input, 130 for Ctrl-C, never a traceback."""
+    """Run the command line: one line and exit status 2 for bad input, 130 for Ctrl-C, never a traceback."""
     warnings.showwarning = _warn
     try:
         status = app(standalone_mode=False, prog_name="gno")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         status = 130
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stdout = None  # type: ignore[assignment]
         status = 0
-    except typer.Abort:
-        status = 130
     except Exception as error:
         if os.environ.get("GNO_DEBUG"):
             raise

@@ -97,8 +97,37 @@ def test_ctrl_c_is_130_without_a_traceback(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gno.mesh.read", interrupted)
-    status, _, err = gno(capsys, monkeypatch, "inspect", "a.vtu")
-    assert status == 130 and "Traceback" not in err
+    status, _, err = gno(capsys, monkeypatch, "inspect", "a.vtu", "b.vtu")
+    assert status == 130 and err == "\ngno: stopped; 0 of 2 files inspected\n"
+
+
+def test_ctrl_c_says_how_many_files_are_predicted_and_where(trained, capsys, monkeypatch, tmp_path):
+    from gno.train.predict import Prediction
+
+    whole = Prediction.write
+
+    def interrupted(prediction, path, **options):
+        if path.stem == "1":
+            raise KeyboardInterrupt
+        return whole(prediction, path, **options)
+
+    monkeypatch.setattr(Prediction, "write", interrupted)
+    monkeypatch.chdir(tmp_path)
+    for name in "012":
+        write(square(0), f"{name}.vtu")
+    status, out, err = gno(capsys, monkeypatch, "predict", trained / "runs/case", "0.vtu", "1.vtu", "2.vtu", "-o", "p")
+    assert status == 130 and out.startswith("p/0.vtu") and out.count("\n") == 1
+    assert err == "\ngno: stopped; 1 of 3 files predicted, they are in p\n"
+
+
+def test_a_prediction_that_is_there_has_all_its_levels(trained, monkeypatch, tmp_path):
+    from gno.train import Run, predict
+
+    written: list[str] = []
+    prediction = Run.load(trained / "runs/case").predict(square(0))
+    monkeypatch.setattr(predict, "write", lambda mesh, path: written.append(path.name))
+    prediction.write(tmp_path / "a.vtu")
+    assert len(written) > 1 and written[-1] == "a.vtu"
 
 
 def test_inspect_tells_cells_fields_sets_quality_and_levels(trained, capsys, monkeypatch):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gno.commands.options import on_stop
+
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for data, run and pictures.")] = Path("demo"),
@@ -22,4 +24,5 @@ def demo(
     """
     from gno.demo.run import run_demo
 
-    run_demo(output, minutes=minutes, n_train=n_train, say=typer.echo)
+    with on_stop(lambda: f"what was made is in {output}"):
+        run_demo(output, minutes=minutes, n_train=n_train, say=typer.echo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gno.commands.options import Files, Json, complain
+from gno.commands.options import Files, Json, complain, on_stop
 
 
 def inspect(files: Files, as_json: Json = False) -> None:
@@ -15,24 +15,26 @@ def inspect(files: Files, as_json: Json = False) -> None:
       gno inspect wing.vtu
       gno inspect results/*.vtu --json > facts.json
     """
+    from gno.inspection import Inspection
     from gno.inspection import inspect as look
     from gno.mesh import read
     from gno.mesh.address import split_address
     from gno.mesh.io import step_times
     from gno.mesh.topology import topology_of
 
-    failed, found = 0, []
-    for file in files:
-        try:
-            mesh = read(file)
-            steps, topology = len(step_times(file)), topology_of(split_address(file)[0], mesh.n_nodes)
-            found.append(look(mesh, n_steps=max(1, steps), topology=topology))
-        except (ValueError, OSError) as error:
-            failed += 1
-            complain(error)
-            continue
-        if not as_json:
-            typer.echo(("\n" if len(found) > 1 else "") + str(found[-1]))
+    failed, found = 0, list[Inspection]()
+    with on_stop(lambda: f"{len(found) + failed} of {len(files)} files inspected"):
+        for file in files:
+            try:
+                mesh = read(file)
+                steps, topology = len(step_times(file)), topology_of(split_address(file)[0], mesh.n_nodes)
+                found.append(look(mesh, n_steps=max(1, steps), topology=topology))
+            except (ValueError, OSError) as error:
+                failed += 1
+                complain(error)
+                continue
+            if not as_json:
+                typer.echo(("\n" if len(found) > 1 else "") + str(found[-1]))
     if as_json:
         typer.echo("[" + ",\n".join(inspection.to_json() for inspection in found) + "]")
     if failed:

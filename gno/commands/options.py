@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +37,17 @@ def quoted(path: Path) -> str:
     ('runs/plate', "'first run'")
     """
     return shlex.quote(str(path))
+
+
+@contextlib.contextmanager
+def on_stop(say: Callable[[], str]) -> Iterator[None]:
+    """What Ctrl-C is answered with: how much is done, and where it is."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if str(error):  # who was stopped has said so
+            raise
+        raise KeyboardInterrupt(f"stopped; {say()}") from None
 
 
 def complain(error: BaseException) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gno.commands.options import Json
+from gno.commands.options import Json, on_stop
 
 if TYPE_CHECKING:
     from gno.mesh import Mesh
@@ -113,9 +113,12 @@ def post(
         found = with_spread(found, each)
     files = [(found.mesh, output), *_probes(found.mesh, line or [], cut or [], output)] if output else []
     typer.echo(found.to_json() if as_json else str(found))
-    for made, path in files:
-        write(made, path)
-        typer.echo(str(path), err=as_json)
+    written: list[str] = []
+    with on_stop(lambda: f"written: {', '.join(written) or 'nothing'}"):
+        for made, path in files:
+            write(made, path)
+            written.append(str(path))
+            typer.echo(str(path), err=as_json)
 
 
 def _with_intervals(

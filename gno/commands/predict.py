@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gno.commands.options import Device, Files, RunFolder, complain
+from gno.commands.options import Device, Files, RunFolder, complain, on_stop
 
 if TYPE_CHECKING:
     from gno.uq import Calibrated
@@ -65,9 +65,11 @@ def predict(
     suffix = _dotted(suffix)
     if suffix.lower() not in WRITABLE:
         raise ValueError(f"--format: expected one of {', '.join(WRITABLE)}, got '{suffix}'")
-    targets = _output_paths(files, output, suffix)
-    for line in _predict_files(calibrated, files, targets, levels=levels, samples=samples):
-        typer.echo(line)
+    targets, done = _output_paths(files, output, suffix), 0
+    with on_stop(lambda: f"{done} of {len(files)} files predicted" + (f", they are in {output}" if done else "")):
+        for line in _predict_files(calibrated, files, targets, levels=levels, samples=samples):
+            done = min(done + 1, len(files))
+            typer.echo(line)
 
 
 def _predict_files(
@@ -102,7 +104,6 @@ def _predict_series(
     from gno.mesh import read_series
     from gno.mesh.xdmf import SUFFIXES
     from gno.mesh.xdmfwriter import write_xdmf
-    from gno.train import Interrupted
     from gno.uq.rollout import SampledRollout
 
     suffix = _dotted(suffix)
@@ -114,11 +115,7 @@ def _predict_series(
     starts = [file.with_name(f"{name}.pvd") for file, name in zip(files, names, strict=True)]
     failed = False
     for file, target in zip(files, _output_paths(starts, folder, ".pvd"), strict=True):
-        try:
-            rollout = run.roll_out(file, target, n_steps=steps, step=step, resume=resume, progress=True)
-        except Interrupted as error:
-            typer.echo(f"\n{error}; --resume goes on", err=True)
-            raise typer.Exit(130) from None
+        rollout = run.roll_out(file, target, n_steps=steps, step=step, resume=resume, progress=True)
         line = f"{target}  {rollout.n_frames} frames  {rollout.seconds:.2f} s"
         if isinstance(rollout, SampledRollout) and rollout.found:
             line += f"  {_where_in_time(rollout)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gno.commands.calibrate import describe
-from gno.commands.options import Device, quoted
+from gno.commands.options import Device, on_stop, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,10 +67,11 @@ def train(
         which = f"{min(moved)} was trained on and is held out now, one of {len(moved)} such files"
         typer.echo(f"gno: note: the files of the case changed: {which}", err=True)
     try:
-        if wanted.uncertainty is None:
-            said = run_training(wanted, folder, **options).summary()
-        else:
-            said = _train_uncertain(wanted, folder, **options)
+        with on_stop(lambda: f"prepared samples and what was saved in {folder} are kept, `{again}` goes on"):
+            if wanted.uncertainty is None:
+                said = run_training(wanted, folder, **options).summary()
+            else:
+                said = _train_uncertain(wanted, folder, **options)
     except Interrupted as error:
         save_splits(folder, files)
         typer.echo(f"\n{error}:\n  {again}", err=True)

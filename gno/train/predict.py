@@ -115,7 +115,8 @@ class Prediction:
             path,
             *(path.with_name(f"{path.stem}_level{s}{suffix}") for s in range(1, len(self.levels) * levels + 1)),
         ]
-        for mesh, target in zip((self.mesh, *self.levels), paths, strict=levels):
+        pairs = list(zip((self.mesh, *self.levels), paths, strict=levels))
+        for mesh, target in reversed(pairs):  # the mesh last: where it is, all of the prediction is
             write(mesh, target)
         for old in sample_files(path):  # of a prediction that is no more
             old.unlink()

@@ -115,7 +115,9 @@ def roll_out(
                 diverged = _divergence(writer.n_frames - settings.history + 1, plan, far[good], blueprint)
                 break
             if stop.requested:
-                raise Interrupted(f"stopped after {writer.n_frames - settings.history} steps, written to {path}")
+                raise Interrupted(
+                    f"stopped after {writer.n_frames - settings.history} steps, written to {path}; resume to go on"
+                )
     return Rollout(path, writer.n_frames, time.monotonic() - start, diverged)
 
 
