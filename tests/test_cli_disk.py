@@ -2,6 +2,8 @@
 
 import errno
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from train_cases import square
 from gno.mesh import quality, write
 from gno.mesh.files import Sink, atomic
 from gno.train import Case, train
+from gno.train.folder import alone_in
 from gno.train.sources import CacheWarning
 from gno.train.units import UnitWarning
 
@@ -74,6 +77,51 @@ def test_a_run_where_a_file_is(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(ValueError, match=r"run: expected a folder for the run, got a file"):
         train(case_of(tmp_path), tmp_path / "run", progress=False)
+
+
+class Watched:
+    """Shows a training by doing something at its first validation."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def show(self, share, **facts):
+        pass
+
+    def say(self, line):
+        self.act()
+
+
+def test_a_run_folder_that_is_deleted_in_training_is_told_and_the_weights_are_kept(tmp_path):
+    case, run = case_of(tmp_path).with_training(epochs=8, validations=4, log_every=1), tmp_path / "run"
+    with pytest.raises(OSError, match=r"log\.csv: no such file.*stopped and saved in .*run; resume to go on"):
+        train(case, run, progress=Watched(lambda: shutil.rmtree(run, ignore_errors=True)))
+    train(case, run, resume=True, progress=False)
+    assert (run / "best.safetensors").exists()
+
+
+def test_where_the_disk_of_a_run_is_gone_its_weights_go_elsewhere(tmp_path, monkeypatch):
+    case, run, spare = case_of(tmp_path).with_training(epochs=8, log_every=1), tmp_path / "run", tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spare))
+
+    def gone():
+        shutil.rmtree(run)
+        run.write_text("nobody can write below this")
+
+    with pytest.raises(
+        OSError, match=r"; the training was stopped and saved in .*spare/run-\w+; move that to .*run and"
+    ):
+        train(case, run, progress=Watched(gone))
+    assert [path.name for path in spare.glob("*/*")] == ["last.safetensors"]
+
+
+def test_a_folder_takes_one_training_at_a_time(tmp_path):
+    case, run = case_of(tmp_path), tmp_path / "run"
+    with alone_in(run), pytest.raises(ValueError, match=r"run: expected a folder for this training alone, got one"):
+        train(case, run, progress=False)
+    assert not run.exists()  # where nothing came of it
+    train(case, run, progress=False)
 
 
 def test_values_beyond_single_precision_are_told_before_training(tmp_path):

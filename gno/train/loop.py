@@ -253,6 +253,11 @@ class Loop:
     def checkpoint(self) -> None:
         """Save all that is needed to go on."""
         self.log()
+        self.keep(self.save)
+        self.saved = self.clock()
+
+    def keep(self, save: Save) -> None:
+        """The same without a report."""
         if self.fabric.is_global_zero:
             parts: Parts = {
                 "model": self.model.state_dict(),
@@ -260,8 +265,7 @@ class Loop:
                 "optimiser": optimiser_state(self.optimiser),
                 "weights": self.balance,
             }
-            self.save("last", parts, dataclasses.asdict(self.progress))
-        self.saved = self.clock()
+            save("last", parts, dataclasses.asdict(self.progress))
 
     def log(self) -> None:
         """Report the mean losses since the last row; a loss that is not a number ends the training."""

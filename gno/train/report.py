@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -147,7 +148,8 @@ class Report:
             return
         row: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "seconds": f"{progress.seconds:.2f}"}
         row |= {name: f"{value:.6g}" for name, value in values.items()}
-        with self.path.open("a", newline="") as handle:
+        with self.path.open("r+", newline="") as handle:  # and not "a": a log that is gone is to be noticed
+            handle.seek(0, os.SEEK_END)
             csv.DictWriter(handle, self.columns).writerow(row)
         if self.events:
             for name, value in values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import shutil
@@ -15,8 +16,9 @@ import torch
 from gno.mesh import Mesh
 from gno.train.blueprint import Blueprint
 from gno.train.case import Case
+from gno.train.folder import alone_in, rescued
 from gno.train.interrupt import Interrupted, Stop
-from gno.train.loop import Loop, Progress
+from gno.train.loop import Loop, Parts, Progress
 from gno.train.optimisers import Optimiser
 from gno.train.physics import WEIGHTINGS, floors_of
 from gno.train.report import Report, Shown, shown_by
@@ -73,31 +75,31 @@ def train(
         The run, with its best weights.
 
     Raises:
-        ValueError: data, fields or settings that do not fit; one line.
+        ValueError: data, fields or settings that do not fit, another training in the folder; one line.
+        OSError: a folder that cannot be written any more; the line says where the training is saved.
         FileExistsError: the folder holds a run, and neither resume nor overwrite was asked for.
         Interrupted: Ctrl-C; everything is saved.
     """
     directory = Path(directory)
     last = directory / "last.safetensors"
-    if directory.is_file():
-        raise ValueError(f"{directory}: expected a folder for the run, got a file")
     if last.exists() and not (resume or overwrite):
         raise FileExistsError(f"{directory}: expected a folder without a run, got one")
     fabric = launch(case)
-    saved = _saved(last, case) if resume and last.exists() else None
-    spec = saved[0].spec if saved else None
-    if prepared is None or spec not in (None, prepared.spec):
-        with fabric.rank_zero_first():
-            prepared = prepare(case, meshes, spec=spec, progress=bool(progress))
-    if overwrite and not resume and fabric.is_global_zero:
-        discard(directory)
-    blueprint = Blueprint.fit(case, prepared.spec, prepared.samples["train"])
-    if saved:
-        check_same_operator(saved[0], blueprint, directory)
-        blueprint = dataclasses.replace(saved[0], case=case)
-    look = progress if fabric.is_global_zero else False, title
-    options = {"optimiser": optimiser, "clock": clock, "weighting": weighting, "until": until}
-    _run_loop(fabric, blueprint, prepared.samples, directory, saved, terms, look, options)
+    with alone_in(directory) if fabric.is_global_zero else contextlib.nullcontext():
+        saved = _saved(last, case) if resume and last.exists() else None
+        spec = saved[0].spec if saved else None
+        if prepared is None or spec not in (None, prepared.spec):
+            with fabric.rank_zero_first():
+                prepared = prepare(case, meshes, spec=spec, progress=bool(progress))
+        if overwrite and not resume and fabric.is_global_zero:
+            discard(directory)
+        blueprint = Blueprint.fit(case, prepared.spec, prepared.samples["train"])
+        if saved:
+            check_same_operator(saved[0], blueprint, directory)
+            blueprint = dataclasses.replace(saved[0], case=case)
+        look = progress if fabric.is_global_zero else False, title
+        options = {"optimiser": optimiser, "clock": clock, "weighting": weighting, "until": until}
+        _run_loop(fabric, blueprint, prepared.samples, directory, saved, terms, look, options)
     return Run.load(directory)
 
 
@@ -106,6 +108,8 @@ def _saved(last: Path, case: Case) -> Saved:
     blueprint, parts, progress = Blueprint.load(last)
     check_same_case(blueprint.case, case, last.parent)
     blueprint.trained(parts["model"], last)
+    if not last.with_name("best.safetensors").exists():  # as after somebody deleted the folder
+        progress["best"] = None
     return blueprint, parts, Progress(**progress)
 
 
@@ -135,6 +139,10 @@ def _run_loop(
         n_samples=len(task.samples),
         floors=floors_of(samples["train"], task.terms) if physics else None,
     )
+
+    def save_in(folder: Path, name: str, parts: Parts, state: dict[str, Any]) -> None:
+        blueprint.save(folder / f"{name}.safetensors", parts, state)
+
     with Stop() as stop, shown_by(*look) as shown, report(shown=shown, title=look[1]) as told:
         loop = Loop(
             fabric,
@@ -143,7 +151,7 @@ def _run_loop(
             task.terms,
             task.validate,
             settings,
-            save=lambda name, parts, state: blueprint.save(directory / f"{name}.safetensors", parts, state),
+            save=functools.partial(save_in, directory),
             report=told,
             stop=stop,
             objective=task.objective,
@@ -157,6 +165,8 @@ def _run_loop(
             loop.run()
         except Interrupted as error:
             raise Interrupted(f"{error} and saved in {directory}; resume to go on") from None
+        except OSError as error:
+            raise rescued(lambda folder: loop.keep(functools.partial(save_in, folder)), directory, error) from None
     if fabric.is_global_zero:
         from gno.post.curves import draw_curves
 

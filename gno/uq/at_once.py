@@ -32,6 +32,8 @@ from gno.train.sources import prepare
 from gno.train.training import train
 from gno.workers import answering, end, send, start
 
+# Errors of a member that say all there is to say: they are raised as they are.
+KNOWN = {"MeshError": MeshError, "ValueError": ValueError, "OSError": OSError}
 # Seconds between looks at whether somebody asked to stop.
 PATIENCE = 0.2
 
@@ -103,7 +105,7 @@ def train_at_once(
         done: is told of each member that is complete.
 
     Raises:
-        ValueError: as the training of a member raised it. Here and below the others are stopped and saved.
+        ValueError, OSError: as the training of a member raised it. Here and below the others are stopped and saved.
         ChildProcessError: a process that was killed, or any other error in it.
         Interrupted: Ctrl-C; everything is saved.
     """
@@ -194,8 +196,8 @@ class Worker:
         match said:
             case ["stopped"]:
                 return Interrupted(f"stopped and saved in {folder}; resume to go on")
-            case ["error", "MeshError" | "ValueError" as kind, text, _]:
-                return MeshError(text) if kind == "MeshError" else ValueError(text)
+            case ["error", kind, text, _] if kind in KNOWN:
+                return KNOWN[kind](text)
             case ["error", kind, text, trace]:
                 what = f"{kind}: {text}"
             case _:
@@ -246,7 +248,7 @@ def serve() -> None:
     except KeyboardInterrupt:
         answer(["stopped"])
     except Exception as error:  # whatever it is, the parent must hear of it
-        known = next((kind for kind in (MeshError, ValueError) if isinstance(error, kind)), type(error))
+        known = next((kind for kind in KNOWN.values() if isinstance(error, kind)), type(error))
         answer(["error", known.__name__, str(error), traceback.format_exc()])
     os._exit(0)  # the thread may still be reading, and nothing is left to be done
 
