@@ -11,6 +11,7 @@ import pytest
 from cli_cases import gno
 from train_cases import square
 
+from gno.commands.train import _train_uncertain
 from gno.mesh import quality, write
 from gno.mesh.files import Sink, atomic
 from gno.train import Case, train
@@ -114,6 +115,16 @@ def test_where_the_disk_of_a_run_is_gone_its_weights_go_elsewhere(tmp_path, monk
     ):
         train(case, run, progress=Watched(gone))
     assert [path.name for path in spare.glob("*/*")] == ["last.safetensors"]
+
+
+def test_files_that_vanish_before_the_calibration_cost_no_training(tmp_path, monkeypatch):
+    def gone(sampler, files):
+        raise ValueError("5.vtu: expected a file, got none")
+
+    monkeypatch.setattr("gno.uq.train_uncertain", lambda *arguments, **options: None)
+    monkeypatch.setattr("gno.commands.train._labelled", gone)
+    with pytest.raises(ValueError, match=r"5\.vtu: .* got none; trained and saved in run, not calibrated yet; resume"):
+        _train_uncertain(case_of(tmp_path), Path("run"))
 
 
 def test_a_folder_takes_one_training_at_a_time(tmp_path):

@@ -90,13 +90,15 @@ def _train_uncertain(case: Case, folder: Path, **options: Any) -> str:
     from gno.uq import Calibrated
     from gno.uq import train_uncertain as run_training
 
-    sampler, paths = run_training(case, folder, **options), case.paths()
-    held_out = _labelled(sampler, paths["validation"])
+    paths = case.paths()
+    sampler = run_training(case, folder, **options)
     try:
+        held_out = _labelled(sampler, paths["validation"])
         said = [_summary(folder, sampler, held_out)]
         calibrated = Calibrated.fit(sampler, paths["train"], held_out, progress=True)
-    except KeyboardInterrupt:
-        raise Interrupted(f"trained and saved in {folder}, not calibrated yet; resume to go on") from None
+    except (KeyboardInterrupt, ValueError, OSError) as error:
+        kept = f"trained and saved in {folder}, not calibrated yet; resume to go on"
+        raise Interrupted(kept) if isinstance(error, KeyboardInterrupt) else ValueError(f"{error}; {kept}") from None
     calibrated.save(folder)
     note = "the validation files, which also chose the weights; `gno calibrate` takes others"
     return "\n".join([*said, describe(calibrated, note)])
