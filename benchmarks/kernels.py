@@ -2,6 +2,7 @@
 
     python benchmarks/kernels.py                   # needs CUDA
     python benchmarks/kernels.py --compile-only    # needs only Triton: registers and spills on an H100 or H200
+    python benchmarks/kernels.py --device cpu --nodes 400    # the same lines, each twin beside itself
 
 Nodes of a square grid hang on five anchors each (level 1 at 2.5 spacings), anchors on their 20 neighbours. The floor of
 a kernel is what it has to read and write once, tables of node values included, over the bandwidth of a copy measured in
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -20,14 +22,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-import triton
-import triton.language as tl
 from floor import measure, seconds, size
 from torch import Tensor
 
 from gno.graph.segment import Edges, expansion, gather_sum, gather_sum_t, moments
-from gno.kernels import integral, sparse
-from gno.kernels.launch import WARPS, blocks
 from gno.nn.kernel import kernel_sum
 
 HOPPER = 90
@@ -48,6 +46,11 @@ SHORT = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 def compiled(width: int) -> Iterator[str]:
     """A row of a table for every kernel in every form: registers, spills, shared memory."""
+    import triton.language as tl
+
+    from gno.kernels import integral, sparse
+    from gno.kernels.launch import blocks
+
     for name in SHORT.values():
         rows, _, channels = blocks(width)
         shared = {"ACC": tl.float32, "N_CHANNELS": width, "CHANNELS": channels}
@@ -62,10 +65,13 @@ def compiled(width: int) -> Iterator[str]:
         yield resources(sparse._edge_products, name, {**shared, "N_SETS": 3, "ROWS": rows})
 
 
-def resources(kernel: triton.JITFunction, values: str, constants: dict) -> str:
+def resources(kernel: Callable, values: str, constants: dict) -> str:
     """Compile for Hopper and ask the assembler what the kernel takes."""
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from gno.kernels.launch import WARPS
 
     signature = {}
     for name in kernel.arg_names:
@@ -115,16 +121,18 @@ def neighbours(n_nodes: int, device: str) -> Edges:
     return Edges.build((near[..., 0] * n + near[..., 1]).flatten(), receiver, n * n, n * n)
 
 
-def cases(n_nodes: int, width: int, dtype: torch.dtype) -> Iterator[tuple[str, Callable, list[Tensor], float]]:
+def cases(
+    n_nodes: int, width: int, dtype: torch.dtype, device: str
+) -> Iterator[tuple[str, Callable, list[Tensor], float]]:
     """Name, function, inputs, and the bytes of its indices and weights."""
-    link, near = links(n_nodes, "cuda"), neighbours(n_nodes // 6, "cuda")
+    link, near = links(n_nodes, device), neighbours(n_nodes // 6, device)
     n_fine, n_coarse, n_near = len(link.ptr) - 1, len(link.ptr_t) - 1, len(near.ptr) - 1
 
     def values(n: int, channels: int = width) -> Tensor:
-        return torch.randn(n, channels, device="cuda").to(dtype).requires_grad_()
+        return torch.randn(n, channels, device=device).to(dtype).requires_grad_()
 
-    w = [torch.rand(len(link.sender), device="cuda") for _ in range(3)]
-    learned, near_w, index = w[0].clone().requires_grad_(), torch.rand(len(near.sender), device="cuda"), 8
+    w = [torch.rand(len(link.sender), device=device) for _ in range(3)]
+    learned, near_w, index = w[0].clone().requires_grad_(), torch.rand(len(near.sender), device=device), 8
     once = (index + 4) * len(link.sender)
     back = once + 2 * index * len(link.sender)
     yield "prolong, learned weights", lambda v, w: gather_sum(v, w, link), [values(n_coarse), learned], once
@@ -140,7 +148,7 @@ def cases(n_nodes: int, width: int, dtype: torch.dtype) -> Iterator[tuple[str, C
     yield "moments up, 3 sets", lambda v: moments(v, w, turned), [values(n_fine)], once + 8 * len(link.sender)
     pair = [values(n_near), values(n_near)]
     yield "kernel integral", lambda a, b: kernel_sum(a, b, near_w, near), pair, (index + 4) * len(near.sender)
-    place = [torch.randn(n, 2, device="cuda").requires_grad_() for n in (len(near.sender), width)]
+    place = [torch.randn(n, 2, device=device).requires_grad_() for n in (len(near.sender), width)]
     yield (
         "kernel integral, offsets",
         lambda a, b, x, c: kernel_sum(a, b, near_w, near, x, c),
@@ -149,27 +157,33 @@ def cases(n_nodes: int, width: int, dtype: torch.dtype) -> Iterator[tuple[str, C
     )
 
 
-def measured(n_nodes: int, width: int, dtype: torch.dtype) -> Iterator[str]:
+def measured(n_nodes: int, width: int, dtype: torch.dtype, device: str) -> Iterator[dict]:
     """Rows of forward, and of forward and backward together, in milliseconds."""
-    bandwidth = measure("cuda", dtype).bandwidth
-    for name, function, inputs, topology in cases(n_nodes, width, dtype):
+    bandwidth = measure(device, dtype).bandwidth
+    for name, function, inputs, topology in cases(n_nodes, width, dtype, device):
         times = {}
-        for way in ("plain", "triton"):
-            os.environ["GNO_KERNELS"] = way
+        for way in ("plain", "triton") if device == "cuda" else ("plain", "plain again"):
+            os.environ["GNO_KERNELS"] = way.split()[0]
             out = function(*inputs)
             grad = torch.randn_like(out)
             del out
             times[way] = [
-                1000 * seconds(lambda function=function, inputs=inputs: function(*inputs), "cuda"),
-                1000 * seconds(lambda f=function, x=inputs, g=grad: torch.autograd.grad(f(*x), x, g), "cuda"),
+                1000 * seconds(lambda function=function, inputs=inputs: function(*inputs), device),
+                1000 * seconds(lambda f=function, x=inputs, g=grad: torch.autograd.grad(f(*x), x, g), device),
             ]
         # forward reads the inputs and writes the result; backward reads both and the gradient, writes those of inputs
         floor = [size(*inputs) + size(grad) + topology]
         floor.append(floor[0] + 2 * size(*inputs) + size(grad) + 2 * topology)
         for what, plain, fused, least in zip(("forward", "and back"), *times.values(), floor, strict=True):
-            least *= 1000 / bandwidth
-            numbers = f"{plain:.3f} | {fused:.3f} | {plain / fused:.1f} | {least:.3f} | {fused / least:.1f}"
-            yield f"| {name} | {what} | {SHORT[dtype]} | {numbers} |"
+            known = {"kernel": name, "way": what, "values": SHORT[dtype], "twin_ms": plain, "ms": fused}
+            yield known | {"floor_ms": 1000 * least / bandwidth}
+
+
+def line(row: dict) -> str:
+    """A row of the table."""
+    numbers = f"{row['twin_ms']:.3f} | {row['ms']:.3f} | {row['twin_ms'] / row['ms']:.1f}"
+    floor = f"{row['floor_ms']:.3f} | {row['ms'] / row['floor_ms']:.1f}"
+    return f"| {row['kernel']} | {row['way']} | {row['values']} | {numbers} | {floor} |"
 
 
 def main() -> None:
@@ -177,19 +191,28 @@ def main() -> None:
     parser.add_argument("--compile-only", action="store_true")
     parser.add_argument("--nodes", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
+    parser.add_argument("--rows", type=Path, help="file that gets a line of JSON per row")
     options = parser.parse_args()
     if options.compile_only:
+        import triton
+
+        from gno.kernels.launch import WARPS
+
         print(f"Triton {triton.__version__}, sm_{HOPPER}, {options.width} channels, {WARPS} warps\n")
         print("| kernel | form | values | registers | bytes spilled | bytes shared |\n|---|---|---|--:|--:|--:|")
         for row in compiled(options.width):
             print(row, flush=True)
         return
-    versions = f"torch {torch.__version__}, Triton {triton.__version__}"
-    print(f"{torch.cuda.get_device_name()}, {versions}; {options.nodes:,} nodes\n")
+    name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}; {options.nodes:,} nodes\n")
     print("| kernel | | values | twin ms | Triton ms | ratio | floor ms | × floor |\n|---|---|---|--:|--:|--:|--:|--:|")
     for dtype in SHORT:
-        for row in measured(options.nodes, options.width, dtype):
-            print(row, flush=True)
+        for row in measured(options.nodes, options.width, dtype, options.device):
+            print(line(row), flush=True)
+            if options.rows:
+                with options.rows.open("a") as rows:
+                    print(json.dumps(row), file=rows)
 
 
 if __name__ == "__main__":

@@ -91,13 +91,18 @@ def one(options: argparse.Namespace) -> dict:
         optimiser.zero_grad()
 
     row = {"nodes": mesh.n_nodes, "edges": 2 * edges_of(mesh).shape[1], "levels": config.n_levels}
+    row["held_gb"] = torch.cuda.memory_allocated() / 1e9 if device == "cuda" else 0.0  # weights, and the batch
     row["keys"] = sum(sample[f"pos_{s}"].shape[0] for s in range(config.key_level, config.n_levels))
     floors: dict[str, Products] = {}
     for name, work in {"forward": forward, "step": step}.items():
         if name == "step" and mesh.n_nodes > options.largest_step:
             continue
-        with Peak(device) as peak:
-            work()
+        try:
+            with Peak(device) as peak:
+                work()
+        except torch.OutOfMemoryError as error:
+            print(f"{mesh.n_nodes} nodes, {name}: {error}", file=sys.stderr)
+            break
         products = Products()
         with products.counting():
             work()
@@ -180,6 +185,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--checkpoint", action="store_true")
     parser.add_argument("--largest-step", type=int, default=10**9, help="nodes up to which a training step is measured")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--rows", type=Path, help="file that gets a line of JSON per row")
     for name in ("--dim", "--smallest"):
         parser.add_argument(name, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--spacing", help=argparse.SUPPRESS)
@@ -213,6 +219,9 @@ def main() -> None:
                 continue
             rows.append(json.loads(done.stdout.splitlines()[-1]))
             print(rows[-1], file=sys.stderr, flush=True)
+            if options.rows:
+                with options.rows.open("a") as file:
+                    print(json.dumps({"dim": dim, "spacing": spacing, **rows[-1]}), file=file)
         rates = np.median([r["machine"] for r in rows], axis=0) if rows else (float("nan"),) * 2
         rate = f"copy {rates[0] / 1e9:.3g} GB/s, product {rates[1] / 1e12:.3g} TFLOP/s"
         text += [f"\n{dim}-D, spacings {spacing}; measured: {rate}\n", table(rows)]

@@ -44,12 +44,15 @@ class OneDevice(TorchDispatchMode):
 
 
 class Elsewhere:
-    """What a loop asks of Fabric, on a device without values."""
+    """What a loop asks of Fabric, on one device."""
 
-    device, world_size, global_rank = ELSEWHERE, 1, 0
+    world_size, global_rank = 1, 0
+
+    def __init__(self, device):
+        self.device = device
 
     def setup(self, module, optimiser):
-        return module.to(ELSEWHERE), optimiser
+        return module.to(self.device), optimiser
 
     def backward(self, loss):
         loss.backward()
@@ -100,15 +103,15 @@ CASES = {
 }  # fmt: skip
 
 
-def loop_of(case, meshes):
+def loop_of(case, meshes, device=ELSEWHERE):
     """The loop of a training, and a batch of it, both elsewhere."""
     prepared = prepare(case, {"train": meshes}, progress=False)
     blueprint = Blueprint.fit(case, prepared.spec, prepared.samples["train"])
     model = blueprint.model()
     task = task_of(blueprint, prepared.samples, model)
-    task.objective.to(ELSEWHERE)  # before there is an optimiser: there are no weights to keep
+    task.objective.to(device)  # before there is an optimiser: there are no weights to keep
     loop = Loop(
-        Elsewhere(),
+        Elsewhere(device),
         model,
         task.samples,
         task.terms,
@@ -121,14 +124,14 @@ def loop_of(case, meshes):
         collate=task.collate,
         weighting=WEIGHTINGS[case.physics.weights] if case.physics else None,
     )
-    for group in loop.optimiser.param_groups:  # `meta` has no fused form
-        group["fused"] = False
-    return loop, task.collate([task.samples[0], task.samples[1]]).to(ELSEWHERE)
+    return loop, task.collate([task.samples[0], task.samples[1]]).to(device)
 
 
 @pytest.mark.parametrize("kind", CASES)
 def test_a_step_stays_on_its_device_and_never_waits(kind, monkeypatch):
     loop, batch = loop_of(*CASES[kind]())
+    for group in loop.optimiser.param_groups:  # `meta` has no fused form
+        group["fused"] = False
     monkeypatch.setattr(torch, "autocast", lambda *options, **more: contextlib.nullcontext())  # unknown to `meta`
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *device: False)
     loop.step(batch, 0.5)  # what is moved to the device once
