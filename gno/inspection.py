@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gno.mesh import Mesh, Torus, nearest_image, quality
+from gno.mesh import Mesh, nearest_image, quality, torus_of
+from gno.mesh.periodic import said
 
 # Longer lists are cut when printed.
 MOST_LINES = 40
@@ -40,7 +41,7 @@ class Inspection:
         time = "" if facts["time"] is None else f", time {facts['time']:g}"
         time += f", the last of {facts['steps']} steps" if facts["steps"] > 1 else ""
         extent = " × ".join(f"{x:.4g}" for x in facts["extent"])
-        repeated = [f"{axis} after {x:.4g}" for axis, x in zip("xyz", facts["period"], strict=False) if x]
+        repeated = said(facts["period"])
         lines = [
             f"{facts['file']}: {facts['nodes']:,} nodes, {facts['dim']}-D, extent {extent}{time}",
             *([f"topology   {facts['topology']}"] if facts["topology"] else []),
@@ -132,7 +133,7 @@ def _distances(mesh: Mesh) -> list[float]:
     from gno.graph.neighbours import edges_of
 
     a, b = mesh.points[:, : mesh.dim].astype(np.float64)[edges_of(mesh)]
-    length = np.linalg.norm(nearest_image(a - b, Torus.of(np.array(mesh.period)) if mesh.period else None), axis=1)
+    length = np.linalg.norm(nearest_image(a - b, torus_of(np.array(mesh.period)) if mesh.period else None), axis=1)
     return [float(f(length)) for f in (np.min, np.median, np.max)] if len(length) else [0.0] * 3
 
 

@@ -144,7 +144,7 @@ def test_steps_are_times_where_there_are_none_and_elements_are_sets(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("xy", "xz"), [(1.5, -0.5), (1.5, 0.5), (-1.5, -0.5)])
-def test_a_triclinic_dump_is_unfolded_and_its_period_left_out_with_a_warning(xy, xz, tmp_path: Path) -> None:
+def test_a_triclinic_dump_is_unfolded_and_repeats_by_its_cell(xy, xz, tmp_path: Path) -> None:
     path, cell = tmp_path / "a.dump", np.array([[6.0, 0, 0], [xy, 7, 0], [xz, 0.8, 8]])
     scaled = np.random.default_rng(0).random((5, 3))
     corners = np.stack(np.meshgrid(*[[0, 1]] * 3), axis=-1).reshape(-1, 3) @ cell  # what the box reaches is in the file
@@ -152,13 +152,19 @@ def test_a_triclinic_dump_is_unfolded_and_its_period_left_out_with_a_warning(xy,
     bounds = "\n".join(f"{a} {b} {t}" for a, b, t in tilts)
     rows = [[k + 1, 1, *row] for k, row in enumerate(scaled.tolist())]
     path.write_text(dump_frame(0, rows, "id type xs ys zs", bounds, "xy xz yz pp pp pp"))
-    with pytest.warns(MeshWarning, match="triclinic one: read without its period along x and y and z"):
-        mesh = read(path)
+    mesh = read(path)
     np.testing.assert_allclose(mesh.points, scaled @ cell, rtol=1e-8)
-    assert mesh.period == ()
+    turns = np.array(mesh.period) @ np.linalg.inv(cell)
+    assert np.abs(turns - turns.round()).max() < 1e-12 and abs(np.linalg.det(turns)) == pytest.approx(1.0)
     hexagonal = atoms(box=[[4.0, 0, 0], [-2.0, 3.5, 0], [0, 0, 20]])
     ase_io.write(tmp_path / "a.xyz", hexagonal, format="extxyz")
-    with pytest.warns(MeshWarning, match="along x and y, so particles"):
+    assert read(tmp_path / "a.xyz").period == ((4.0, 0.0, 0.0), (2.0, 3.5, 0.0), (0.0, 0.0, 20.0))
+    hexagonal.pbc = [True, True, False]
+    ase_io.write(tmp_path / "a.xyz", hexagonal, format="extxyz")
+    assert read(tmp_path / "a.xyz").period == ((4.0, 0.0, 0.0), (2.0, 3.5, 0.0), (0.0, 0.0, 0.0))
+    hexagonal.pbc = [False, True, True]
+    ase_io.write(tmp_path / "a.xyz", hexagonal, format="extxyz")
+    with pytest.warns(MeshWarning, match="period along y, so particles"):
         assert read(tmp_path / "a.xyz").period == (0.0, 0.0, 20.0)  # z stands square on the others
 
 

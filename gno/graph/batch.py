@@ -13,6 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from gno.graph.sample import MeshData
 from gno.graph.segment import Edges
+from gno.mesh.lattice import ROWS
 
 
 def collate(samples: Sequence[MeshData]) -> Batch:
@@ -37,18 +38,30 @@ def collate(samples: Sequence[MeshData]) -> Batch:
 
 
 def _alike(samples: Sequence[MeshData]) -> Sequence[MeshData]:
-    """Meshes whose coordinates do not repeat, beside others whose do, say so: no length, no shift."""
+    """Meshes whose coordinates do not repeat, beside others whose do, say so: no length, no shift. Rectangular boxes
+    beside cells that are none are lattices like these."""
     names = {key for sample in samples for key in sample.to_dict() if key.startswith("torus_")}
-    if all(name in sample for sample in samples for name in names):
+    sizes = {sample[name].shape[1] if name in sample else 0 for sample in samples for name in names}
+    if len(sizes) <= 1:
         return samples
     dim = samples[0].pos_0.shape[1]
     straight = samples[0].pos_0.new_tensor([0.0, 0.0, 1.0])[None, :, None].repeat(1, 1, dim)
 
     def rows(sample: MeshData, name: str) -> Tensor:
-        return straight.expand(len(sample[f"pos_{name.removeprefix('torus_')}"]) if "size_0" in sample else 1, -1, -1)
+        n = len(sample[f"pos_{name.removeprefix('torus_')}"]) if "size_0" in sample else 1
+        found = sample[name] if name in sample else straight.expand(n, -1, -1)
+        return as_lattice(found) if ROWS in sizes and found.shape[1] != ROWS else found
 
-    missing = [{name: rows(sample, name) for name in names if name not in sample} for sample in samples]
-    return [copy.copy(sample).update(more) for sample, more in zip(samples, missing, strict=True)]
+    return [copy.copy(sample).update({name: rows(sample, name) for name in names}) for sample in samples]
+
+
+def as_lattice(torus: Float[Tensor, "n 3 dim"]) -> Float[Tensor, "n rows dim"]:
+    """The rows of a rectangular box as those of :class:`gno.mesh.Lattice`."""
+    length, wave, seen = torus.unbind(1)
+    box, dual, none = length.diag_embed(), wave.diag_embed(), torch.zeros_like(torus)
+    four = torch.cat([none, none[:, :1]], dim=1)
+    radius = torch.stack([length, none[:, 0]], dim=1)
+    return torch.cat([box, four, dual, four, box, dual, dual, none, radius, seen[:, None]], dim=1)
 
 
 def measure(batch: Data, s: int, mass: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

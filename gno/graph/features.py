@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from gno.mesh import Mesh, boundary_facets
-from gno.mesh.periodic import with_copies, wrapped
+from gno.mesh.periodic import around, with_copies, wrapped
 
 # Wave numbers of the Fourier features of the coordinates, in half turns per unit.
 WAVES = (1.0, 2.0)
@@ -50,7 +50,7 @@ def geometry_features(
         columns += [np.sin(np.pi * wave * points), np.cos(np.pi * wave * points)]
     period = np.array(mesh.period) / unit if mesh.period else None
     if period is not None:
-        columns = [np.where(period > 0, 0.0, column) for column in columns]
+        columns = [np.where(around(period), 0.0, column) for column in columns]
         points = wrapped(points, nodes.min(0), period)
     offset, normal = nearest_on_facets(points, *with_copies(nodes, facets, period))
     fade = reach if grade is None else reach * grade[:, None]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gno.graph.box import Box
-from gno.mesh import Torus, nearest_image
+from gno.mesh import nearest_image, torus_of
 
 # A mesh is graded if its sizes, without the largest and the smallest twentieth, differ by more than this factor.
 EVEN = 4.0
@@ -22,7 +22,7 @@ ACROSS = 4
 def node_sizes(
     points: Float[np.ndarray, "n dim"],
     edges: Int[np.ndarray, "2 n_edges"],
-    period: Float[np.ndarray, " dim"] | None = None,
+    period: Float[np.ndarray, "*r dim"] | None = None,
 ) -> Float[np.ndarray, " n"]:
     """Geometric mean of the lengths of the edges around each node, smoothed.
 
@@ -38,7 +38,7 @@ def node_sizes(
     >>> node_sizes(x, np.stack([np.arange(5), np.arange(1, 6)])).round(1).tolist()
     [1.0, 1.1, 1.3, 1.7, 2.3, 2.6]
     """
-    offset = nearest_image(points[edges[0]] - points[edges[1]], None if period is None else Torus.of(period))
+    offset = nearest_image(points[edges[0]] - points[edges[1]], None if period is None else torus_of(period))
     n, length = len(points), np.linalg.norm(offset, axis=1)
     (a, b), log_length = edges[:, length > 0], np.log(length[length > 0])
     degree = np.bincount(a, minlength=n) + np.bincount(b, minlength=n)
@@ -80,7 +80,7 @@ class Sizes:
 
     @staticmethod
     def of(grade: Float[np.ndarray, " n"] | None, box: Box, cell_dim: int) -> Sizes:
-        most = float((box.high - box.low).max()) / ACROSS
+        most = float(box.length.max()) / ACROSS
         return Sizes(None if grade is None else _power(np.log2(grade)), most, cell_dim)
 
     def at(self, spacing: float) -> float | Float[np.ndarray, " n"]:

@@ -16,7 +16,8 @@ from scipy.sparse.csgraph import connected_components
 
 from gno.graph.box import Box
 from gno.graph.grading import Sizes, grading
-from gno.mesh import Torus, nearest_image
+from gno.mesh import nearest_image
+from gno.mesh.periodic import Images
 
 # A piece of a voxel lighter than this share of the median piece joins its heaviest neighbour.
 FRAGMENT = 0.3
@@ -51,7 +52,7 @@ class Level:
     spacing: float
     link: Int[np.ndarray, "n k"] | None = None
     log_b: Float[np.ndarray, "n k"] | None = None
-    torus: Torus | None = None
+    torus: Images | None = None
     size: Float[np.ndarray, " n"] | None = None
     density: Float[np.ndarray, " n"] | None = None
 
@@ -124,7 +125,7 @@ def build_hierarchy(
     spacings: Sequence[float],
     *,
     n_candidates: int = 5,
-    period: Float[np.ndarray, " dim"] | None = None,
+    period: Float[np.ndarray, "*r dim"] | None = None,
     size: Float[np.ndarray, " n"] | None = None,
     cell_dim: int = 0,
 ) -> Hierarchy:
@@ -136,7 +137,7 @@ def build_hierarchy(
         edges: undirected mesh edges, each once.
         spacings: spacing of levels 1, 2, …, in the unit of ``points``, ascending.
         n_candidates: anchors of the next level that a node can lean on.
-        period: length after which coordinates repeat, 0 where they do not.
+        period: length after which coordinates repeat, 0 where they do not; or the vectors of a cell.
         size: of the cells around each node. Spacings are multiplied by it over its median, rounded to powers of two;
             none grows beyond a quarter of the domain. The same everywhere by default.
         cell_dim: with it, the dimension of the cells; by default that of space.
@@ -282,7 +283,7 @@ def _contract(edges: np.ndarray, owner: np.ndarray, n: int) -> sparse.csr_matrix
 
 
 def _near(
-    neighbours: sparse.csr_matrix, anchor: np.ndarray, size: float | np.ndarray, torus: Torus | None
+    neighbours: sparse.csr_matrix, anchor: np.ndarray, size: float | np.ndarray, torus: Images | None
 ) -> sparse.csr_matrix:
     """Anchors that touch, and those two steps away within :data:`REACH` spacings, the mean of both where they differ.
 
@@ -310,8 +311,8 @@ def _candidates(
     near: sparse.csr_matrix,
     size: float | np.ndarray,
     k: int,
-    here: Torus | None,
-    there: Torus | None,
+    here: Images | None,
+    there: Images | None,
     *,
     chunk: int = 100_000,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -340,11 +341,11 @@ def _candidates(
     return link, log_b
 
 
-def _between(here: Torus | None, there: Torus | None, fine: Any, coarse: Any) -> Torus | None:
+def _between(here: Images | None, there: Images | None, fine: Any, coarse: Any) -> Images | None:
     """How offsets from places of one level to those of the next are measured, where each has its own way."""
     if here is None or there is None or there.seen.ndim == 1:
         return there
-    return there.at(coarse).meet(here.at(fine))
+    return there.at(coarse).meet(here.at(fine))  # type: ignore[arg-type]  # of one mesh, so of one kind
 
 
 def _padded(near: sparse.csr_matrix) -> np.ndarray:

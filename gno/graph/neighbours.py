@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gno.mesh import Mesh, mesh_edges, repeats
-from gno.mesh.periodic import tree
+from gno.mesh.periodic import nearest_nodes
 
 
 def edges_of(mesh: Mesh) -> Int[np.ndarray, "2 n_edges"]:
@@ -26,14 +26,14 @@ def edges_of(mesh: Mesh) -> Int[np.ndarray, "2 n_edges"]:
 
 
 def nearest_edges(
-    points: Float[np.ndarray, "n dim"], k: int | None = None, period: Float[np.ndarray, " dim"] | None = None
+    points: Float[np.ndarray, "n dim"], k: int | None = None, period: Float[np.ndarray, "*r dim"] | None = None
 ) -> Int[np.ndarray, "2 n_edges"]:
     """Pairs in which one point, or an image of it, is among the k nearest of the other (default 3·dim), each once."""
     n, dim = points.shape
     k = min(k or 3 * dim, n - 1)
     if k < 1:
         return np.empty((2, 0), np.int64)
-    _, near = tree(points, period).query(points, k=k + 1)
+    near = nearest_nodes(points, k + 1, period)
     first, second = np.repeat(np.arange(n), k + 1), near.ravel()
     key = np.sort((np.minimum(first, second) * n + np.maximum(first, second))[first != second])
     key = key[np.concatenate([[True], key[1:] != key[:-1]])]  # sorts whole numbers, where np.unique sorts pairs

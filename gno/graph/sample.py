@@ -36,9 +36,10 @@ class MeshData(Data):
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
         stencil: entries of the Laplacian off its diagonal, if wanted, on the edges stencil_index; stencil_size, (n_0,),
             the sum of their absolute values at each node. n_substeps: steps of a local law, if there is one.
-        torus_s: how offsets are measured where coordinates repeat, (1, 3, dim): the rows of :class:`gno.mesh.Torus`.
-            Where meshes are graded too, (n_s, 3, dim): large anchors may be alone on a circle with room for small ones.
-            Nodes that repeat another have its values and its neighbours, and no mass.
+        torus_s: how offsets are measured where coordinates repeat, (1, 3, dim): the rows of :class:`gno.mesh.Torus`, or
+            more of :class:`gno.mesh.Lattice`. Where meshes are graded too, (n_s, 3, dim): large anchors may be alone on
+            a circle with room for small ones. Nodes that repeat another have its values and its neighbours, and no
+            mass.
         size_s, density_s: where meshes are graded, the spacing at each node and what makes masses count nodes, (n_s,).
     """
 
@@ -177,8 +178,7 @@ def add_levels(data: MeshData, levels: Sequence[Level], spec: SampleSpec, dtype:
             data[f"edge_index_{s}"] = kept(level.edges)
             data[f"edge_perm_{s}"] = order(data[f"edge_index_{s}"][0])
         if level.torus is not None:
-            rows = np.stack([level.torus.length, level.torus.wave, level.torus.seen], axis=-2)
-            data[f"torus_{s}"] = torch.as_tensor(rows, dtype=dtype).reshape(-1, *rows.shape[-2:])
+            data[f"torus_{s}"] = torch.as_tensor(level.torus.stacked(), dtype=dtype)
         if level.size is not None and level.density is not None:
             data[f"size_{s}"] = torch.as_tensor(level.size, dtype=dtype)
             data[f"density_{s}"] = torch.as_tensor(level.density, dtype=dtype)

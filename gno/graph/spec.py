@@ -13,7 +13,7 @@ from gno.graph.fields import FieldSpec, find_field
 from gno.graph.grading import is_graded, node_sizes
 from gno.graph.neighbours import edges_of
 from gno.graph.stencil import even, steepest
-from gno.mesh import Mesh, Torus, laplacian, nearest_image, repeats
+from gno.mesh import Mesh, laplacian, nearest_image, repeats, torus_of
 from gno.mesh.geometry import domain_dim
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
@@ -190,7 +190,10 @@ def _known_sets(meshes: Sequence[Mesh], sets: Sequence[str]) -> Sequence[str]:
 def _extent(mesh: Mesh) -> float:
     """Largest extent of a mesh; of points in a box that repeats, that of the box."""
     width = np.ptp(mesh.points[:, : mesh.dim], axis=0)
-    return float((np.where(mesh.period, mesh.period, width) if mesh.period else width).max())
+    if not mesh.period:
+        return float(width.max())
+    length = np.asarray(mesh.period) if np.ndim(mesh.period) == 1 else np.linalg.norm(mesh.period, axis=1)
+    return float(np.where(length > 0, length, width).max())
 
 
 def _graded(meshes: Sequence[Mesh]) -> bool:
@@ -220,6 +223,6 @@ def _usual_size(mesh: Mesh, unit: float, graded: bool) -> float:
     if graded:
         return float(np.median(_sizes(mesh, unit)))
     edges, points = edges_of(mesh), in_units(mesh, unit)
-    torus = Torus.of(np.array(mesh.period) / unit) if mesh.period else None
+    torus = torus_of(np.array(mesh.period) / unit) if mesh.period else None
     offset = nearest_image(points[edges[0]] - points[edges[1]], torus)
     return float(np.median(np.linalg.norm(offset, axis=1))) if edges.size else 1.0

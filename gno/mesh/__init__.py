@@ -3,9 +3,10 @@
 from gno.mesh.geometry import boundary_facets, cell_volume, cells_to_nodes, components, mesh_edges, node_mass
 from gno.mesh.io import READABLE, read
 from gno.mesh.laplacian import laplacian
+from gno.mesh.lattice import Lattice
 from gno.mesh.locate import interpolation
 from gno.mesh.mesh import CellBlock, Mesh, MeshError, MeshWarning
-from gno.mesh.periodic import Torus, nearest_image, repeats
+from gno.mesh.periodic import Torus, nearest_image, repeats, torus_of
 from gno.mesh.quality import Quality, quality
 from gno.mesh.series import Series, read_series, write_series
 from gno.mesh.writer import WRITABLE, write
@@ -14,6 +15,7 @@ __all__ = [
     "READABLE",
     "WRITABLE",
     "CellBlock",
+    "Lattice",
     "Mesh",
     "MeshError",
     "MeshWarning",
@@ -33,6 +35,7 @@ __all__ = [
     "read",
     "read_series",
     "repeats",
+    "torus_of",
     "write",
     "write_series",
 ]

@@ -10,6 +10,10 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float, Int
 
+from gno.mesh.lattice import reduced
+
+Period = tuple[float, ...] | tuple[tuple[float, ...], ...]
+
 # Share of a period by which the width of a mesh, and the places of nodes that repeat each other, may be off.
 WIDTH_TOLERANCE = 1e-5
 
@@ -54,7 +58,9 @@ class Mesh:
         time: time of the fields, if the file has one.
         source: where the mesh came from, for messages.
         period: length after which each coordinate repeats, 0 where it does not; empty if none does. Cells reach from
-            side to side, and the nodes on both are the same unknowns; points without cells may lie anywhere.
+            side to side, and the nodes on both are the same unknowns; points without cells may lie anywhere. Of these
+            in 3-D also the three vectors of a cell that is not rectangular, zero where it does not repeat; the
+            shortest vectors of the same lattice are kept.
 
     Raises:
         MeshError: a shape, an index, a coordinate or a period that does not fit.
@@ -73,7 +79,7 @@ class Mesh:
     cell_sets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     time: float | None = None
     source: str = "mesh"
-    period: tuple[float, ...] = ()
+    period: Period = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", _floating(self.points))
@@ -129,11 +135,17 @@ class Mesh:
                     got = f"{index[0]} to {index[-1]}"
                     raise MeshError(f"{kind}['{name}']: expected 0 to {size - 1}, got {got} ({self.source})")
 
-    def _checked_period(self) -> tuple[float, ...]:
+    def _checked_period(self) -> Period:
         period = np.asarray(self.period, dtype=np.float64)
         if not period.size or not period.any():
             return ()
-        if period.shape != (self.dim,) or not np.isfinite(period).all() or period.min() < 0:
+        if not np.isfinite(period).all():
+            raise MeshError(f"period: expected finite lengths, got {period.tolist()} ({self.source})")
+        if period.ndim == 2:
+            period = self._reduced(period)
+            if period.ndim == 2:
+                return tuple(map(tuple, period.tolist()))
+        if period.shape != (self.dim,) or period.min() < 0:
             expected = f"{self.dim} lengths of a rectangular box, 0 for a coordinate that does not repeat"
             raise MeshError(f"period: expected {expected}, got {period.tolist()} ({self.source})")
         width = np.ptp(self.points, axis=0)
@@ -142,6 +154,15 @@ class Mesh:
                 expected = f"{width[axis]:.6g} along {'xyz'[axis]}, which is how far the cells reach"
                 raise MeshError(f"period: expected {expected}, got {period[axis]:.6g} ({self.source})")
         return tuple(period.tolist())
+
+    def _reduced(self, cell: np.ndarray) -> np.ndarray:
+        if self.cells or cell.shape != (3, 3) or self.points.shape[1] != 3:
+            expected = f"{self.dim} lengths of a rectangular box, or of 3-D points without cells three vectors"
+            raise MeshError(f"period: expected {expected}, got {cell.tolist()} ({self.source})")
+        try:
+            return reduced(cell)
+        except ValueError as error:
+            raise MeshError(f"period: expected {error}, got {cell.tolist()} ({self.source})") from error
 
     @property
     def n_nodes(self) -> int:

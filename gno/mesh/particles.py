@@ -13,7 +13,8 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gno.mesh.mesh import Mesh, MeshError, MeshWarning
+from gno.mesh.lattice import reduced
+from gno.mesh.mesh import Mesh, MeshError, MeshWarning, Period
 
 T = TypeVar("T")
 Frames = tuple[tuple[int, int], ...]
@@ -189,13 +190,20 @@ def upright(lengths: Float[np.ndarray, " 3"], cosines: Float[np.ndarray, " 3"]) 
         raise MeshError(f"cell: expected one with a volume, got {got}") from None
 
 
-def _period(box: np.ndarray, repeats: np.ndarray, source: str) -> tuple[float, ...]:
-    """Lengths of the axes that repeat and stand square on the others; a warning names those that do not."""
+def _period(box: np.ndarray, repeats: np.ndarray, source: str) -> Period:
+    """Lengths of the axes that repeat, or the vectors of a cell that is not rectangular. Of a cell with vectors that do
+    not repeat and are not square on the others only what can be said by lengths is kept; a warning names the rest."""
     lengths = np.diag(box)
     skew = np.abs(box - np.diag(lengths)) > _SQUARE * np.abs(box).max()
     oblique = repeats & (skew.any(0) | skew.any(1))
-    if oblique.any():
+    if not oblique.any():
+        return tuple(np.where(repeats, np.abs(lengths), 0.0).tolist())
+    cell = np.where(repeats[:, None], box, 0.0)
+    try:
+        reduced(cell)
+    except ValueError:
         axes = " and ".join("xyz"[axis] for axis in np.flatnonzero(oblique))
-        text = "expected a rectangular box, got a triclinic one: read without its period along"
+        text = "expected a cell that repeats in the span of as many axes, got another: read without its period along"
         warnings.warn(f"{source}: {text} {axes}, so particles at opposite sides are no neighbours", MeshWarning, 2)
-    return tuple(np.where(repeats & ~oblique, np.abs(lengths), 0.0).tolist())
+        return tuple(np.where(repeats & ~oblique, np.abs(lengths), 0.0).tolist())
+    return tuple(map(tuple, cell.tolist()))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
-from gno.mesh.mesh import WIDTH_TOLERANCE, Mesh, MeshError
+from gno.mesh.lattice import ROWS, Frame, Lattice
+from gno.mesh.mesh import WIDTH_TOLERANCE, Mesh, MeshError, Period
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +34,11 @@ class Torus:
         length = period * seen
         return Torus(length, np.divide(1.0, length, out=np.zeros_like(length), where=length > 0), seen)
 
+    def stacked(self) -> Float[np.ndarray, "n 3 dim"]:
+        """Everything as one array."""
+        rows = np.stack([self.length, self.wave, self.seen], axis=-2)
+        return rows.reshape(-1, *rows.shape[-2:])
+
     def at(self, index: Any) -> Torus:
         """That of some places, where each has its own."""
         return Torus(self.length[index], self.wave[index], self.seen[index])
@@ -53,7 +57,34 @@ class Torus:
         return (offset - self.length * (offset * self.wave).round()) * self.seen
 
 
-def nearest_image(offset: Any, torus: Torus | None) -> Any:
+Images = Torus | Lattice
+"""How places lie to each other where coordinates repeat."""
+
+
+def torus_of(period: Float[np.ndarray, "*r dim"], seen: Float[np.ndarray, "*n dim"] | None = None) -> Images:
+    """From a period of :class:`~gno.mesh.Mesh`, in any unit of length."""
+    return Torus.of(period, seen) if period.ndim == 1 else Lattice.of(period, seen)
+
+
+def from_rows(rows: Any) -> Images:
+    """The inverse of ``stacked``, of tensors too."""
+    return Lattice(rows[:, :-1], rows[:, -1]) if rows.shape[1] == ROWS else Torus(rows[:, 0], rows[:, 1], rows[:, 2])
+
+
+def around(period: Float[np.ndarray, "*r dim"]) -> Bool[np.ndarray, " dim"]:
+    """Along which axes places repeat."""
+    return period > 0 if period.ndim == 1 else Frame.of(period).along
+
+
+def said(period: Period) -> list[str]:
+    """After which lengths, or by which vectors, coordinates repeat, in words."""
+    lengths = np.asarray(period)
+    if lengths.ndim == 1:
+        return [f"{axis} after {x:.4g}" for axis, x in zip("xyz", lengths, strict=False) if x]
+    return [f"by ({', '.join(f'{x:.4g}' for x in vector)})" for vector in lengths if vector.any()]
+
+
+def nearest_image(offset: Any, torus: Images | None) -> Any:
     """The offset as it is, or to the nearest image."""
     return offset if torus is None else torus.nearest(offset)
 
@@ -68,8 +99,10 @@ def repeats(mesh: Mesh) -> Int[np.ndarray, " n_nodes"]:
     [0, 1, 0]
     """
     found = np.arange(mesh.n_nodes)
+    if np.ndim(mesh.period) == 2:
+        return found  # particles, none of which is another's image
     points = mesh.points[:, : mesh.dim].astype(np.float64)
-    for axis, length in enumerate(mesh.period):
+    for axis, length in enumerate(np.asarray(mesh.period, dtype=np.float64)):
         margin = WIDTH_TOLERANCE * length
         place = points[:, axis]
         if not length or np.ptp(place) < length - margin:
@@ -92,7 +125,7 @@ def repeats(mesh: Mesh) -> Int[np.ndarray, " n_nodes"]:
 
 
 def wrapped(
-    points: Float[np.ndarray, "n dim"], low: Float[np.ndarray, " dim"], period: Sequence[float] | np.ndarray | None
+    points: Float[np.ndarray, "n dim"], low: Float[np.ndarray, " dim"], period: Period | np.ndarray | None
 ) -> Float[np.ndarray, "n dim"]:
     """The images of some places that lie between ``low`` and a period further.
 
@@ -102,6 +135,10 @@ def wrapped(
     """
     if period is None or not len(period):
         return points
+    if np.ndim(period) == 2:
+        frame = Frame.of(np.asarray(period))
+        turns = np.where(frame.repeats, np.floor(frame.coordinates(points - low)), 0.0)
+        return points - turns @ frame.vectors
     repeated = np.asarray(period) > 0
     length = np.where(repeated, period, 1.0)
     return np.where(repeated, points - length * np.floor((points - low) / length), points)
@@ -114,18 +151,41 @@ def with_copies(
     if period is None:
         return nodes, facets
     used, local = np.unique(facets, return_inverse=True)
-    shifts = np.array(list(itertools.product(*((-x, 0.0, x) if x else (0.0,) for x in period))))
+    shifts = Frame.of(np.diag(period) if period.ndim == 1 else period).shifts()
     copies = nodes[used] + shifts[:, None]
     numbers = local.reshape(facets.shape) + len(used) * np.arange(len(shifts))[:, None, None]
     return copies.reshape(-1, nodes.shape[1]), numbers.reshape(-1, facets.shape[1])
 
 
-def tree(points: Float[np.ndarray, "n dim"], period: Float[np.ndarray, " dim"] | None = None) -> cKDTree:
-    """A tree whose distances are those to the nearest images; so is what is asked of it."""
+def nearest_nodes(
+    points: Float[np.ndarray, "n dim"], k: int, period: Float[np.ndarray, "*r dim"] | None = None
+) -> Int[np.ndarray, "n k"]:
+    """The k nodes that are nearest to each node, itself among them, by their nearest images."""
     if period is None:
-        return cKDTree(points)
+        return cKDTree(points).query(points, k=k)[1]
+    if period.ndim == 2:
+        return _nearest_in(Frame.of(period), points, k)
     inside = wrapped(points, np.zeros(len(period)), period)
-    return cKDTree(np.where((period > 0) & (inside >= period), 0.0, inside), boxsize=period)
+    inside = np.where((period > 0) & (inside >= period), 0.0, inside)
+    return cKDTree(inside, boxsize=period).query(inside, k=k)[1]
+
+
+def _nearest_in(frame: Frame, points: Float[np.ndarray, "n 3"], k: int) -> Int[np.ndarray, "n k"]:
+    """In a cell that is not rectangular: of the nodes and those of their images which lie near enough to it."""
+    inside = wrapped(points, np.zeros(3), np.where(frame.repeats[:, None], frame.vectors, 0.0))
+    place = frame.coordinates(inside)
+    room = np.where(frame.repeats, 1.0, np.maximum(np.ptp(place, axis=0), 1e-300))
+    reach = 2 * (abs(np.linalg.det(frame.vectors)) * room.prod() * k / len(points)) ** (1 / 3)
+    while True:
+        margin = np.where(frame.repeats, reach / frame.heights, np.inf)
+        shifts = frame.shifts(int(np.ceil(margin[frame.repeats].max())))
+        moved = place + frame.coordinates(shifts)[:, None]
+        near = ((moved >= -margin) & (moved <= 1 + margin)).all(2)
+        shift, node = near.nonzero()
+        distance, found = cKDTree(inside[node] + shifts[shift]).query(inside, k=k)
+        if distance.max() <= reach:  # else a nearer one may lie further from the cell
+            return node[found]
+        reach *= 2
 
 
 def seam(place: Float[np.ndarray, " n"], length: float) -> float:

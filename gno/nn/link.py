@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.graph.segment import Edges, expansion, moments
-from gno.mesh import Torus, nearest_image
+from gno.mesh import nearest_image
+from gno.mesh.periodic import Images
 from gno.nn.config import OperatorConfig
 from gno.nn.norm import RMSNorm
 from gno.nn.pooling import Transfer
@@ -44,7 +45,7 @@ def spacing(batch: Batch, s: int, at: Int[Tensor, " n"]) -> Tensor:
 
 
 def offsets(
-    fine: Tensor, coarse: Tensor, edges: Edges, unit: Tensor, torus: Torus | None = None
+    fine: Tensor, coarse: Tensor, edges: Edges, unit: Tensor, torus: Images | None = None
 ) -> tuple[Float[Tensor, " n_edges"], ...]:
     """Offset of node from anchor on each link, by component, in a unit of length; the geometry carries no gradient."""
     offset = fine.detach().index_select(0, edges.receiver) - coarse.detach().index_select(0, edges.sender)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gno.mesh import Mesh
+from gno.mesh.periodic import said
 from gno.post.fields import prefix_of, with_error, with_flux, with_gradient, with_stress
 from gno.post.gauss import Parameter
 from gno.post.goals import largest
@@ -56,7 +57,7 @@ def report_on(mesh: Mesh) -> Report:
     >>> report_on(mesh).lines[0][:36]
     'note           x repeats after 2: fo'
     """
-    repeated = [f"{axis} repeats after {x:.4g}" for axis, x in zip("xyz", mesh.period, strict=False) if x]
+    repeated = [text.replace(" after", " repeats after") for text in said(mesh.period)]
     if not repeated:
         return Report(mesh)
     text = "forces and flows at nodes of these sides are what one side hands to the other, not a support's"
