@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -52,6 +54,29 @@ def test_hdf5_on_a_full_disk_does_not_bring_the_program_down():
     with pytest.raises(OSError, match="No space left"), Sink(Path("/dev/full")) as sink, h5py.File(sink, "w") as file:
         for k in range(20):
             file.create_dataset(f"d{k}", data=np.random.rand(500), compression="gzip")
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from train_cases import square
+from gno.mesh import write
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # as a disk that has room for so much
+for path in sys.argv[2:]:
+    try:
+        write(square(0), path)
+    except OSError as error:
+        print(error.strerror, error.filename)
+"""
+
+
+def test_a_disk_that_is_full_is_told_whatever_the_writer_says_of_it(tmp_path):
+    paths = [tmp_path / f"a{suffix}" for suffix in (".med", ".e", ".msh", ".xdmf", ".vtk", ".inp")]
+    command = [sys.executable, "-c", FULL, Path(__file__).parent, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    heavy = [path.with_suffix(".h5") if path.suffix == ".xdmf" else path for path in paths]
+    assert done.stdout.splitlines() == [f"File too large {path}" for path in heavy], done.stderr
+    assert done.returncode == 0 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ WRITABLE = tuple(sorted({".vtk", ".vtu", *SUFFIXES, *_MESHIO}))
 
 # These hold plane meshes in two columns only.
 _FLAT = ("medit",)
+# These are HDF5, which brings the program down where a disk is full, and so are made in memory.
+_HDF5 = ("med",)
 # Numbers of components that a format has a place for; plane vectors get a third one, which is zero.
 _COMPONENTS = {"gmsh": (1, 3, 9)}
 # These have a place of their own for sets of nodes and none for cell fields: arrays that mark sets would be fields.
@@ -99,12 +101,35 @@ def _write_with_meshio(mesh: Mesh, path: Path, file_format: str) -> None:
                 point_sets=dict(mesh.point_sets),
                 cell_sets={name: _per_block(index, ends) for name, index in mesh.cell_sets.items()},
             )
-            meshio.write(path, raw, file_format)
-    except OSError:
-        raise
+            if file_format in _HDF5:
+                buffer = io.BytesIO()
+                meshio.write(buffer, raw, file_format)
+                path.write_bytes(buffer.getbuffer())
+            else:
+                meshio.write(path, raw, file_format)
     except (Exception, SystemExit) as error:
-        # meshio's writers raise whatever they trip over.
+        # meshio's writers raise whatever they trip over, and not all of them say that a disk is full.
+        _check_room(mesh, path)
+        if isinstance(error, OSError):
+            raise
         raise MeshError(f"{file_format}: {type(error).__name__} {' '.join(str(error).split())[:160]}") from error
+
+
+def _check_room(mesh: Mesh, path: Path) -> None:
+    """The disk has room for the numbers of a mesh.
+
+    Raises:
+        OSError: it has none.
+    """
+    arrays = [
+        mesh.points,
+        *(block.nodes for block in mesh.cells),
+        *mesh.point_fields.values(),
+        *mesh.cell_fields.values(),
+    ]
+    with path.open("wb") as file:
+        for array in arrays:
+            file.write(bytes(array.nbytes))
 
 
 def _that_fit(arrays: Mapping[str, np.ndarray], file_format: str) -> dict[str, np.ndarray]:
