@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections import Counter
 from typing import Any, NoReturn
 
 import typer
@@ -48,18 +49,27 @@ app = typer.Typer(
 for command in (inspect, init, train, evaluate, predict, show, calibrate, post, correct, demo):
     app.command()(command)
 
+# How often each warning came, whatever the file.
+_warned: Counter[str] = Counter()
+
 
 def _warn(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
-    # libraries warn their programmers; what our own rooms have to say is for the user
-    if category.__module__.startswith("gno."):
-        typer.echo(f"gno: warning: {' '.join(str(message).split())}", err=True)
+    # libraries warn their programmers; what our own rooms have to say is for the user, of many files once
+    if not category.__module__.startswith("gno."):
+        return
+    text = " ".join(str(message).split())
+    what = text.partition(": ")[2]
+    _warned[what] += 1
+    if _warned[what] < 3:
+        typer.echo(f"gno: warning: {text}" + (" (told of no further files)" if _warned[what] == 2 else ""), err=True)
 
 
 def main() -> NoReturn:
     """Run the command line: one line and exit status 2 for bad input, 130 for Ctrl-C, never a traceback."""
     warnings.showwarning = _warn
+    _warned.clear()
     try:
         status = app(standalone_mode=False, prog_name="gno")
     except (KeyboardInterrupt, typer.Abort):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,6 +91,24 @@ def test_bad_input_is_one_line_and_exit_status_2(trained, arguments, says, capsy
     status, out, err = gno(capsys, monkeypatch, *arguments)
     assert status == 2 and out == ""
     assert says in err and len(err.strip().splitlines()) == 1 and "Traceback" not in err
+
+
+def test_a_warning_of_many_files_is_told_of_two(trained, capsys, monkeypatch, tmp_path):
+    from gno.mesh import MeshWarning
+
+    whole = read
+
+    def warned(path):
+        warnings.warn(f"{path}: something is left out", MeshWarning, stacklevel=2)
+        return whole(path)
+
+    monkeypatch.setattr("gno.mesh.read", warned)
+    monkeypatch.chdir(trained)
+    _, _, err = gno(capsys, monkeypatch, "inspect", *(f"data/{k}.vtu" for k in range(4)))
+    assert err.splitlines() == [
+        "gno: warning: data/0.vtu: something is left out",
+        "gno: warning: data/1.vtu: something is left out (told of no further files)",
+    ]
 
 
 def test_ctrl_c_is_130_without_a_traceback(capsys, monkeypatch):

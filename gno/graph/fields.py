@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gno.mesh import Mesh, cells_to_nodes, repeats
+from gno.mesh.geometry import of_domain
 
 Location = Literal["point", "cell", "global", "point_set", "cell_set"]
 
@@ -52,6 +53,8 @@ class FieldSpec:
                 f"{self.location} field '{self.name}': expected {self.n_components} components, "
                 f"got {value.shape[1]} ({mesh.source})"
             )
+        if self.location == "cell":  # lines around a plate have no say, and often no values
+            value = np.where(of_domain(mesh)[:, None], value, 1.0)
         bad = np.flatnonzero(~np.isfinite(value).all(1))
         if len(bad):
             where = "" if self.location == "global" else f" at {'cell' if self.location == 'cell' else 'node'} {bad[0]}"

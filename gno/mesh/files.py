@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DAMAGE = (OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, AssertionError, MemoryError)
+DAMAGE = (
+    OSError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    RuntimeError,
+)
 """What damaged bytes make parsers raise."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.sparse.csgraph import connected_components
 
 from gno.mesh.mesh import Mesh, MeshError
@@ -23,6 +23,12 @@ Group = tuple[Shape, np.ndarray, np.ndarray]
 def domain_dim(mesh: Mesh) -> int:
     """Topological dimension of the domain's cells, the highest there is: 3 volume, 2 surface, 1 curve, 0 points."""
     return max((cell_dim(block.type) for block in mesh.cells if len(block)), default=0)
+
+
+def of_domain(mesh: Mesh) -> Bool[np.ndarray, " n_cells"]:
+    """Whether a cell has the domain's dimension; the others are its boundary, or lie in it."""
+    dim = domain_dim(mesh)
+    return np.concatenate([np.full(len(block), cell_dim(block.type) == dim) for block in mesh.cells])
 
 
 def cell_volume(mesh: Mesh) -> Float[np.ndarray, " n_cells"]:

@@ -8,7 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gno.mesh import dcd, exodus, frd, gmshreader, gromacs, lammps, meshioreader, pdb, pvd, vtkreaders, xdmf, xdr, xyz
+from gno.mesh import (
+    dcd,
+    exodus,
+    frd,
+    gmshreader,
+    gromacs,
+    lammps,
+    med,
+    meshioreader,
+    pdb,
+    pvd,
+    vtkreaders,
+    xdmf,
+    xdr,
+    xyz,
+)
 from gno.mesh.address import numbers, split_address
 from gno.mesh.files import DAMAGE
 from gno.mesh.mesh import Mesh, MeshError
@@ -30,6 +45,7 @@ _STEPPED: dict[str, Stepped] = {
     ".trr": (xdr.trr_times, xdr.read_trr),
     ".xtc": (xdr.xtc_times, xdr.read_xtc),
     ".frd": (frd.frd_times, frd.read_frd),
+    med.SUFFIX: (med.med_times, med.read_med),
     ".msh": (gmshreader.msh_times, gmshreader.read_msh),
     ".gro": (gromacs.gro_times, gromacs.read_gro),
     ".pdb": (pdb.pdb_times, pdb.read_pdb),

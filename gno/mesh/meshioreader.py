@@ -25,7 +25,6 @@ FORMATS = {
     ".bdf": "nastran",
     ".fem": "nastran",
     ".nas": "nastran",
-    ".med": "med",
     ".mesh": "medit",
     ".meshb": "medit",
     ".stl": "stl",
@@ -138,13 +137,11 @@ def mesh_from_meshio(raw: Any, path: Path, file_format: str) -> Mesh:
     point_fields = {name: values for name, values in raw.point_data.items() if name not in _NOT_FIELDS}
     tags = cell_fields.get("gmsh:physical", cell_fields.get("medit:ref"))
     cell_sets = _tag_groups(tags, blocks, raw) | _cell_sets(raw, blocks)
-    cell_sets |= _named_tags(getattr(raw, "cell_tags", None), cell_fields.get("cell_tags"))
     point_fields, stored_point_sets = split_sets(point_fields, {})
     cell_fields, stored_cell_sets = split_sets(cell_fields, {})
     cell_sets |= stored_cell_sets
     mesh = Mesh(points, blocks, point_fields, cell_fields, cell_sets=cell_sets, source=str(path))
     point_sets = {name: np.asarray(index, dtype=np.int64) for name, index in raw.point_sets.items()}
-    point_sets |= _named_tags(getattr(raw, "point_tags", None), point_fields.get("point_tags"))
     point_sets |= stored_point_sets
     boundary = {name: index for name, index in mesh.cell_sets.items() if name not in point_sets}
     return mesh.replace(point_sets=point_sets | boundary_nodes(mesh, boundary))
@@ -193,16 +190,6 @@ def _tag_groups(tags: np.ndarray | None, blocks: tuple[CellBlock, ...], raw: Any
             elif tag > 0 and dim < dims.max():
                 found[f"{('point', 'curve', 'surface')[dim]} {tag}"] = np.flatnonzero((dims == dim) & (tags == tag))
     return found
-
-
-def _named_tags(names: dict[int, list[str]] | None, tags: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Groups of a MED file: each tag stands for a family, which may be in several groups."""
-    found: dict[str, list[np.ndarray]] = {}
-    if names and tags is not None:
-        for tag, groups in names.items():
-            for group in groups:
-                found.setdefault(group, []).append(np.flatnonzero(tags == tag))
-    return {group: np.concatenate(parts) for group, parts in found.items()}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from gno.mesh.vtu import write_vtu
 from gno.mesh.xdmf import SUFFIXES
 from gno.mesh.xdmfwriter import write_xdmf
 
-_MESHIO = {**FORMATS, ".e": "exodus", ".exo": "exodus", ".ex2": "exodus", ".avs": "avsucd"}
+_MESHIO = {**FORMATS, ".med": "med", ".e": "exodus", ".exo": "exodus", ".ex2": "exodus", ".avs": "avsucd"}
 WRITABLE = tuple(sorted({".vtk", ".vtu", *SUFFIXES, *_MESHIO}))
 """Extensions that ``write`` knows."""
 
@@ -133,7 +133,12 @@ def _check_room(mesh: Mesh, path: Path) -> None:
 
 
 def _that_fit(arrays: Mapping[str, np.ndarray], file_format: str) -> dict[str, np.ndarray]:
-    """The arrays that a format can hold, in three columns where it has no vectors of two."""
+    """The arrays that a format can hold, in three columns where it has no vectors of two.
+
+    A slash in a name would be a folder in HDF5.
+    """
+    if file_format in _HDF5:
+        return {name.replace("/", "_"): v for name, v in arrays.items()}
     if file_format in _NODE_SETS:
         arrays = {name: v for name, v in arrays.items() if not name.startswith(SET_PREFIX)}
     places = _COMPONENTS.get(file_format)
