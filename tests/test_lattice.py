@@ -21,6 +21,7 @@ CELLS = {
     "octahedron": np.array([[1.0, 0.0, 0.0], [1 / 3, 8**0.5 / 3, 0.0], [-1 / 3, 2**0.5 / 3, 6**0.5 / 3]]),
     "hexagonal": np.array([[1.0, 0.0, 0.0], [-0.5, 0.75**0.5, 0.0], [0.0, 0.0, 1.3]]),
     "face-centred": np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]),
+    "tall": np.array([[0.7, 0.0, 0.0], [0.3, 0.6, 0.0], [0.0, 0.0, 3.0]]),
     "triclinic": np.array([[1.1, 0.1, 0.0], [0.3, 0.9, -0.2], [-0.35, 0.25, 1.2]]),
     "slab": np.array([[1.0, 0.0, 0.0], [0.4, 0.9, 0.0], [0.0, 0.0, 0.0]]),
 }
@@ -120,6 +121,16 @@ def test_an_answer_does_not_depend_on_cell_image_or_place(name: str, options: di
     ):
         assert np.abs(answer(mesh, **options) - reference).max() < 1e-10 * np.abs(reference).max()
     assert np.abs(answer(cloud(cell, graded=graded).replace(period=()), **options) - reference).max() > 1e-4
+
+
+def test_only_what_is_oblique_is_alone_together() -> None:
+    mesh = cloud(CELLS["tall"])
+    spec = spec_of(mesh, n_levels=3, first_step=2.0)
+    sample = build_sample(mesh, spec, torch.float64)
+    (two,) = from_rows(sample.torus_2).seen
+    assert two.tolist() == [0.0, 0.0, 1.0] and len(sample.pos_2) >= 4
+    lengths = from_rows(sample.torus_2).part(5).flatten()
+    assert (lengths > 0).sum() == 1 and (from_rows(sample.torus_0).part(5).flatten() > 1e-9).sum() == 4
 
 
 def test_a_rectangular_box_given_as_a_cell_is_that_box() -> None:

@@ -69,8 +69,8 @@ class Box:
         if self.step:
             n = np.where(self.around & (n >= LEAST_AROUND), self._halved(spacing), n)
         few = self.around & (n < LEAST_AROUND)
-        if self.frame:  # where vectors are not square on each other, to be alone along one is to be alone along all
-            few = self.around & few.any()
+        if self.frame:  # of vectors that are not square on each other, to be alone along one is to be alone along all
+            few |= self.frame.joined & (few & self.frame.joined).any()
         return np.where(few, 1, n)
 
     def _halved(self, spacing: float) -> Int[np.ndarray, " dim"]:
@@ -116,6 +116,6 @@ class Box:
         else:
             alone = (self.shape(spacing) == 1) if spacing else np.zeros(len(self.low), bool)
         alone = alone & self.around
-        if self.frame:
-            alone = alone.any(-1, keepdims=True) & self.frame.along
+        if self.frame:  # along axes of space
+            alone = (alone[..., None] & (self.frame.vectors != 0)).any(-2)
         return torus_of(self.period, np.where(alone, 0.0, 1.0))

@@ -52,6 +52,13 @@ class Frame:
         """Axes of space in the span of what repeats."""
         return np.abs(self.vectors[self.repeats]).max(0) > 0
 
+    @property
+    def joined(self) -> Bool[np.ndarray, " dim"]:
+        """Vectors that repeat and are not along an axis which no other vector has a part in."""
+        parts = self.vectors != 0
+        alone = (parts.sum(1) == 1) & (parts & (parts.sum(0) == 1)).any(1)
+        return self.repeats & ~alone
+
     def coordinates(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         return points @ np.linalg.inv(self.vectors)
 
@@ -115,11 +122,11 @@ class Lattice:
         return offset * self.seen
 
     def stacked(self) -> Float[np.ndarray, "n rows 3"]:
-        """Everything as one array; waves of places that are not told apart have no length."""
+        """Everything as one array; waves along which places are not told apart have no length."""
         seen = np.atleast_2d(self.seen)
         rows = np.repeat(self.rows[None], len(seen), axis=0)
-        alone = ((seen == 0) & self.part(2).any(0)).any(1)
-        rows[alone, -_PARTS[-1] :] = 0.0
+        told = np.abs(self.part(4) @ seen.T).T > 0
+        rows[:, -_PARTS[-1] :] *= told.reshape(-1, 2, 3)
         return np.concatenate([rows, seen[:, None]], axis=1)
 
 
@@ -164,10 +171,8 @@ def reduced(box: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"] | Float[n
     cell = np.zeros((3, 3))
     # Whole numbers of the vectors given, so that a reduced cell stays as it is to the bit.
     cell[np.flatnonzero(along)] = np.round(np.array(found) @ np.linalg.pinv(given)) @ given
-    aligned = np.abs(cell) > NONE * scale
-    if (aligned.sum(0) <= 1).all() and (aligned.sum(1) <= 1).all():
-        return np.abs(cell).max(0)
-    return cell
+    cell[np.abs(cell) <= NONE * scale] = 0.0
+    return cell if Frame.of(cell).joined.any() else np.abs(cell).max(0)
 
 
 def _completed(vectors: Float[np.ndarray, "r 3"]) -> Float[np.ndarray, "3 3"]:
