@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gno.mesh import (
+    cgns,
     dcd,
     exodus,
     frd,
@@ -45,6 +46,7 @@ _STEPPED: dict[str, Stepped] = {
     ".trr": (xdr.trr_times, xdr.read_trr),
     ".xtc": (xdr.xtc_times, xdr.read_xtc),
     ".frd": (frd.frd_times, frd.read_frd),
+    cgns.SUFFIX: (cgns.cgns_times, read_with_vtk),
     med.SUFFIX: (med.med_times, med.read_med),
     ".msh": (gmshreader.msh_times, gmshreader.read_msh),
     ".gro": (gromacs.gro_times, gromacs.read_gro),

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from gno.mesh.apart import answer, read_apart
+from gno.mesh.cgns import SUFFIX, boundaries, cgns_times
 from gno.mesh.mesh import CellBlock, Mesh, MeshError
 from gno.mesh.plain import NOTE, TIME, Plain, from_plain
 from gno.mesh.sets import boundary_nodes
 from gno.mesh.vtkcells import blocks_from_vtk
 
 _READERS = {
-    ".cgns": ("vtkIOCGNSReader", "vtkCGNSReader"),
+    SUFFIX: ("vtkIOCGNSReader", "vtkCGNSReader"),
     ".vti": ("vtkIOXML", "vtkXMLImageDataReader"),
     ".vtr": ("vtkIOXML", "vtkXMLRectilinearGridReader"),
     ".vts": ("vtkIOXML", "vtkXMLStructuredGridReader"),
@@ -32,29 +33,30 @@ _READERS = {
 SUFFIXES = tuple(suffix for suffix in _READERS if suffix != ".vtu")
 
 
-def read_with_vtk(path: Path) -> Mesh:
-    """Read a file with VTK, in a process of its own.
+def read_with_vtk(path: Path, step: int = 0) -> Mesh:
+    """Read a file with VTK, in a process of its own; of a CGNS file one step.
 
     Raises:
         MeshError: VTK reported an error, found no points, died or took too long.
     """
-    return read_apart("gno.mesh.vtkreaders", path)
+    return read_apart("gno.mesh.vtkreaders", path, str(step))
 
 
-def _read_here(path: Path) -> Mesh:
+def _read_here(path: Path, step: int) -> Mesh:
     module, name = _READERS[path.suffix.lower()]
     reader = getattr(importlib.import_module(f"vtkmodules.{module}"), name)()
     reader.SetFileName(str(path))
-    data = _run(reader, path)
-    if path.suffix.lower() == ".cgns":
-        return _from_zones(data, path)
+    times = cgns_times(path) if path.suffix.lower() == SUFFIX else []
+    data = _run(reader, path, times[step] if times else None)
+    if path.suffix.lower() == SUFFIX:
+        return _from_zones(data, path).replace(time=times[step] if times else None)
     leaves = [leaf for _, leaf in _leaves(data) if leaf.GetNumberOfPoints()]
     if not leaves:
         raise MeshError(f"{path}: expected a mesh, got no points (file cut off?)")
     return _to_mesh(_as_grid(leaves), path)
 
 
-def _run(reader: Any, path: Path) -> Any:
+def _run(reader: Any, path: Path, time: float | None) -> Any:
     from vtkmodules.vtkCommonCore import vtkObject
 
     errors: list[str] = []
@@ -68,12 +70,12 @@ def _run(reader: Any, path: Path) -> Any:
     loud = vtkObject.GetGlobalWarningDisplay()
     vtkObject.GlobalWarningDisplayOff()
     try:
-        if path.suffix.lower() == ".cgns":
+        if path.suffix.lower() == SUFFIX:
             reader.UpdateInformation()
             reader.LoadBndPatchOn()
-            reader.EnableAllBases()
-            reader.EnableAllFamilies()
-        reader.Update()
+            for kind in ("Bases", "Families", "PointArrays", "CellArrays"):
+                getattr(reader, f"EnableAll{kind}")()
+        reader.Update() if time is None else reader.UpdateTimeStep(time)
         data = reader.GetOutputDataObject(0)
     finally:
         vtkObject.SetGlobalWarningDisplay(loud)
@@ -170,7 +172,9 @@ def _from_zones(data: Any, path: Path) -> Mesh:
     blocks: list[CellBlock] = []
     fields: list[tuple[Any, int, int]] = []
     sets: dict[str, list[np.ndarray]] = {}
-    for zone, patches in _zones(data):
+    point_sets: dict[str, list[np.ndarray]] = {}
+    conditions = boundaries(path)
+    for zone_name, zone, patches in _zones(data):
         grid = _as_grid([zone])
         first_node = sum(map(len, points))
         zone_points = _points(grid)
@@ -183,6 +187,8 @@ def _from_zones(data: Any, path: Path) -> Mesh:
             start = sum(map(len, blocks))
             blocks += _shifted(patch_grid, own, path)
             sets.setdefault(name, []).append(np.arange(start, sum(map(len, blocks))))
+        for name, nodes in conditions.get(zone_name or "", {}).items():
+            point_sets.setdefault(name, []).append(nodes + first_node)
     if not points:
         raise MeshError(f"{path}: expected a zone with points, got none")
     n_cells = sum(map(len, blocks))
@@ -195,26 +201,28 @@ def _from_zones(data: Any, path: Path) -> Mesh:
         cell_sets=cell_sets,
         source=str(path),
     )
-    return mesh.replace(point_sets=boundary_nodes(mesh, mesh.cell_sets))
+    named = {name: np.concatenate(parts) for name, parts in point_sets.items()}
+    return mesh.replace(point_sets=named | boundary_nodes(mesh, mesh.cell_sets))
 
 
-def _zones(data: Any) -> Iterator[tuple[Any, list[tuple[str, Any]]]]:
+def _zones(data: Any, name: str | None = None) -> Iterator[tuple[str | None, Any, list[tuple[str, Any]]]]:
+    """Name, cells and boundary patches of each zone."""
     if not data.IsA("vtkMultiBlockDataSet"):
         if data.IsA("vtkDataSet") and data.GetNumberOfPoints():
-            yield data, []
+            yield name, data, []
         return
     children = [data.GetBlock(k) for k in range(data.GetNumberOfBlocks())]
     names = [
         data.GetMetaData(k).Get(data.NAME()) if data.GetMetaData(k) is not None else None for k in range(len(children))
     ]
     if "Internal" in names:
-        patches = [c for c, name in zip(children, names, strict=True) if name == "Patches" and c is not None]
+        patches = [child for child, own in zip(children, names, strict=True) if own == "Patches" and child is not None]
         found = [leaf for patch in patches for leaf in _leaves(patch) if leaf[1].GetNumberOfCells()]
-        yield children[names.index("Internal")], found
+        yield name, children[names.index("Internal")], found
         return
-    for child in children:
+    for child, own in zip(children, names, strict=True):
         if child is not None:
-            yield from _zones(child)
+            yield from _zones(child, own)
 
 
 def _shifted(grid: Any, numbers: np.ndarray, path: Path) -> list[CellBlock]:
@@ -250,4 +258,4 @@ def _zone_fields(zones: list[tuple[Any, int, int]], n_cells: int, *, cells: bool
 
 
 if __name__ == "__main__":
-    raise SystemExit(answer(lambda: _read_here(Path(sys.argv[1])), sys.argv[2]))
+    raise SystemExit(answer(lambda: _read_here(Path(sys.argv[1]), int(sys.argv[3])), sys.argv[2]))

@@ -1,0 +1,113 @@
+"""CGNS of several zones: solutions at vertices and cells, times, boundary conditions with and without elements."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from gno.mesh import read, read_series
+
+KINDS = {"i": "I4", "f": "R8"}
+N = 4  # nodes along each side of a zone
+
+
+def node(parent, name: str, label: str, data=None):
+    """A node of the tree as CGNS keeps it in HDF5."""
+    group = parent.create_group(name)
+    kind = "MT" if data is None else "C1"
+    if data is not None:
+        data = np.frombuffer(data.encode(), np.int8) if isinstance(data, str) else np.asarray(data)
+        kind = kind if data.dtype == np.int8 else KINDS[data.dtype.kind]
+        group[" data"] = data
+    for key, text, width in (("name", name, 33), ("label", label, 33), ("type", kind, 3)):
+        group.attrs.create(key, np.array(text.encode(), f"S{width}"))
+    return group
+
+
+def add_zone(base, name: str, place: int, n_steps: int) -> None:
+    """A square of quadrilaterals at x = ``place``; its outer side is a boundary, of line elements or of nodes."""
+    x, y = (p.ravel() for p in np.meshgrid(place + np.linspace(0, 1, N), np.linspace(0, 1, N), indexing="ij"))
+    corner = (np.arange(N - 1)[:, None] * N + np.arange(N - 1)).ravel()
+    quads = np.stack([corner, corner + N, corner + N + 1, corner + 1], axis=1).astype(np.int32) + 1
+    side = np.arange(N) + (0 if place == 0 else N * (N - 1))
+    lines = np.stack([side[:-1], side[1:]], axis=1).astype(np.int32) + 1
+    zone = node(base, name, "Zone_t", np.array([[N * N], [len(quads)], [0]], np.int32))
+    node(zone, "ZoneType", "ZoneType_t", "Unstructured")
+    grid = node(zone, "GridCoordinates", "GridCoordinates_t")
+    node(grid, "CoordinateX", "DataArray_t", x)
+    node(grid, "CoordinateY", "DataArray_t", y)
+    first = 1
+    for what, kind, cells in (("Quads", 7, quads), ("Lines", 3, lines)):
+        section = node(zone, what, "Elements_t", np.array([kind, 0], np.int32))
+        node(section, "ElementRange", "IndexRange_t", np.array([first, first + len(cells) - 1], np.int32))
+        node(section, "ElementConnectivity", "DataArray_t", cells.ravel())
+        first += len(cells)
+    conditions = node(zone, "ZoneBC", "ZoneBC_t")
+    if place == 0:
+        condition = node(conditions, "inlet", "BC_t", "BCInflow")
+        node(condition, "GridLocation", "GridLocation_t", "EdgeCenter")
+        node(condition, "PointRange", "IndexRange_t", np.array([[len(quads) + 1], [first - 1]], np.int32))
+    else:
+        node(
+            node(conditions, "outlet", "BC_t", "BCOutflow"),
+            "PointList",
+            "IndexArray_t",
+            side.astype(np.int32)[:, None] + 1,
+        )
+    for step in range(n_steps):
+        for what, values in (
+            ("Vertex", {"p": x + step, "VelocityX": y, "VelocityY": -x}),
+            ("CellCenter", {"rho": corner * 1.0}),
+        ):
+            solution = node(zone, f"{what}{step}", "FlowSolution_t")
+            node(solution, "GridLocation", "GridLocation_t", what)
+            for field, numbers in values.items():
+                node(solution, field, "DataArray_t", numbers)
+    if n_steps > 1:
+        names = np.array([list(f"Vertex{step}".ljust(32).encode()) for step in range(n_steps)], np.int8)
+        node(node(zone, "Steps", "ZoneIterativeData_t"), "FlowSolutionPointers", "DataArray_t", names)
+
+
+def build(path: Path, n_steps: int = 1) -> Path:
+    with h5py.File(path, "w") as file:
+        for key, text, width in (
+            ("name", "HDF5 MotherNode", 33),
+            ("label", "Root Node of HDF5 File", 33),
+            ("type", "MT", 3),
+        ):
+            file.attrs.create(key, np.array(text.encode(), f"S{width}"))
+        file[" format"] = np.frombuffer(b"IEEE_LITTLE_32\0", np.int8)
+        file[" hdf5version"] = np.frombuffer(b"HDF5 Version 1.8.17".ljust(33, b"\0"), np.int8)
+        version = node(file, "CGNSLibraryVersion", "CGNSLibraryVersion_t", np.array([3.4]))
+        del version[" data"]
+        version[" data"] = np.array([3.4], np.float32)
+        version.attrs["type"] = np.array(b"R4", "S3")
+        base = node(file, "Base", "CGNSBase_t", np.array([2, 2], np.int32))
+        if n_steps > 1:
+            steps = node(base, "Steps", "BaseIterativeData_t", np.array([n_steps], np.int32))
+            node(steps, "TimeValues", "DataArray_t", 0.5 * np.arange(n_steps))
+        for place in (0, 1):
+            add_zone(base, f"Zone{place}", place, n_steps)
+    return path
+
+
+def test_solutions_of_all_zones_at_vertices_and_cells(tmp_path):
+    mesh = read(build(tmp_path / "a.cgns"))
+    assert np.allclose(mesh.point_fields["p"], mesh.points[:, 0])
+    assert np.allclose(mesh.point_fields["Velocity"][:, :2], np.stack([mesh.points[:, 1], -mesh.points[:, 0]], axis=1))
+    assert mesh.cell_fields["rho"].shape == (2 * (N - 1) ** 2,)
+
+
+def test_boundary_conditions_without_a_family_are_sets(tmp_path):
+    mesh = read(build(tmp_path / "a.cgns"))
+    assert {name: len(index) for name, index in mesh.point_sets.items()} == {"inlet": N, "outlet": N}
+    assert np.allclose(mesh.points[mesh.point_sets["inlet"], 0], 0) and np.allclose(
+        mesh.points[mesh.point_sets["outlet"], 0], 2
+    )
+
+
+def test_times_are_steps(tmp_path):
+    series = read_series(build(tmp_path / "a.cgns", n_steps=2))
+    assert [frame.time for frame in series] == pytest.approx([0, 0.5])
+    assert [frame.point_fields["p"].min() for frame in series] == pytest.approx([0, 1])
