@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gno.mesh import read, read_series
+from gno.mesh import cell_volume, components, read, read_series
 
 KINDS = {"i": "I4", "f": "R8"}
 N = 4  # nodes along each side of a zone
@@ -55,6 +55,10 @@ def add_zone(base, name: str, place: int, n_steps: int) -> None:
             "IndexArray_t",
             side.astype(np.int32)[:, None] + 1,
         )
+    seam = np.arange(N) + (N * (N - 1) if place == 0 else 0)
+    joints = node(zone, "Joints", "ZoneGridConnectivity_t")
+    joint = node(joints, "to the other", "GridConnectivity_t", f"Zone{1 - place}")
+    node(joint, "PointList", "IndexArray_t", seam.astype(np.int32)[:, None] + 1)
     for step in range(n_steps):
         for what, values in (
             ("Vertex", {"p": x + step, "VelocityX": y, "VelocityY": -x}),
@@ -111,3 +115,15 @@ def test_times_are_steps(tmp_path):
     series = read_series(build(tmp_path / "a.cgns", n_steps=2))
     assert [frame.time for frame in series] == pytest.approx([0, 0.5])
     assert [frame.point_fields["p"].min() for frame in series] == pytest.approx([0, 1])
+
+
+def test_zones_are_joined_where_the_file_says_so_and_nowhere_else(tmp_path):
+    path = build(tmp_path / "a.cgns")
+    mesh = read(path)
+    assert mesh.n_nodes == 2 * N * N - N and components(mesh).max() == 0
+    assert np.allclose(cell_volume(mesh).sum(), 2)
+    with h5py.File(path, "a") as file:
+        for zone in (0, 1):
+            del file[f"Base/Zone{zone}/Joints"]
+    apart = read(path)
+    assert apart.n_nodes == 2 * N * N and components(apart).max() == 1

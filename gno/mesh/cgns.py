@@ -1,4 +1,4 @@
-"""What VTK leaves out of a CGNS file in HDF5: its times, and boundary conditions that name no family.
+"""What VTK leaves out of a CGNS file in HDF5: its times, boundary conditions that name no family, joints of zones.
 
 A node of the CGNS tree is a group with a label; its data lie in `` data``. The layout: CGNS/SIDS and its HDF5 mapping,
 https://cgns.github.io.
@@ -11,6 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from gno.mesh.files import DAMAGE
+from gno.mesh.mesh import CellBlock, Mesh
+
+# Nodes that are nearer than this share of the whole are at one place.
+TOGETHER = 1e-6
 
 SUFFIX = ".cgns"
 _CORNERS = {
@@ -50,13 +60,45 @@ def cgns_times(path: Path) -> list[float]:
 
 def boundaries(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """By zone and name the nodes of each boundary condition, numbered within the zone."""
+    return _by_zone(path, "ZoneBC_t", "BC_t")
+
+
+def interfaces(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """By zone and name the nodes where it goes on in another zone, or in itself, node by node."""
+    return _by_zone(path, "ZoneGridConnectivity_t", "GridConnectivity1to1_t", "GridConnectivity_t")
+
+
+def joined(mesh: Mesh, listed: Int[np.ndarray, " n"]) -> Mesh:
+    """The mesh in which those of some nodes that lie on each other are one, with the values of the first."""
+    points = mesh.points[listed].astype(np.float64)
+    pairs = cKDTree(points).query_pairs(TOGETHER * np.ptp(mesh.points, axis=0).max(), output_type="ndarray")
+    graph = coo_matrix((np.ones(len(pairs), bool), listed[pairs].T), (mesh.n_nodes, mesh.n_nodes))
+    _, place = connected_components(graph, directed=False)
+    _, first, number = np.unique(place, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.argsort(order)[number]  # nodes keep their order
+    return Mesh(
+        mesh.points[np.sort(first)],
+        tuple(CellBlock(block.type, number[block.nodes]) for block in mesh.cells),
+        {name: values[np.sort(first)] for name, values in mesh.point_fields.items()},
+        mesh.cell_fields,
+        point_sets={name: np.unique(number[index]) for name, index in mesh.point_sets.items()},
+        cell_sets=mesh.cell_sets,
+        source=mesh.source,
+    )
+
+
+def _by_zone(path: Path, where: str, *what: str) -> dict[str, dict[str, np.ndarray]]:
     import h5py
 
     if not h5py.is_hdf5(path):
         return {}
     with h5py.File(path, "r") as file:
         zones = (zone for _, base in _children(file, "CGNSBase_t") for zone in _children(base, "Zone_t"))
-        return {name: dict(_conditions(zone)) for name, zone in zones}
+        try:
+            return {name: dict(_patches(zone, where, *what)) for name, zone in zones}
+        except DAMAGE:  # whether the file is damaged is for VTK to say
+            return {}
 
 
 def _times(base: Any) -> Iterator[list[float]]:
@@ -65,14 +107,15 @@ def _times(base: Any) -> Iterator[list[float]]:
             yield _data(steps["TimeValues"]).ravel().astype(float).tolist()
 
 
-def _conditions(zone: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _patches(zone: Any, where: str, *what: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and nodes of what lies in a part of a zone."""
     size = _data(zone)[0].astype(np.int64)  # nodes along each axis, or all of them
     elements = None
-    for _, group in _children(zone, "ZoneBC_t"):
-        for name, condition in _children(group, "BC_t"):
-            where = next(iter(_children(condition, "GridLocation_t")), None)
-            at_nodes = where is None or bytes(_data(where[1]).astype(np.uint8)).strip(b"\0 ") == b"Vertex"
-            listed, ranged = condition.get("PointList"), condition.get("PointRange")
+    for _, group in _children(zone, where):
+        for name, patch in (found for label in what for found in _children(group, label)):
+            location = next(iter(_children(patch, "GridLocation_t")), None)
+            at_nodes = location is None or bytes(_data(location[1]).astype(np.uint8)).strip(b"\0 ") == b"Vertex"
+            listed, ranged = patch.get("PointList"), patch.get("PointRange")
             if len(size) > 1:
                 if ranged is not None and at_nodes:
                     yield name, _box(_data(ranged), size)

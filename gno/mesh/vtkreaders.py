@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gno.mesh.apart import answer, read_apart
-from gno.mesh.cgns import SUFFIX, boundaries, cgns_times
+from gno.mesh.cgns import SUFFIX, boundaries, cgns_times, interfaces, joined
 from gno.mesh.mesh import CellBlock, Mesh, MeshError
 from gno.mesh.plain import NOTE, TIME, Plain, from_plain
 from gno.mesh.sets import boundary_nodes
@@ -173,7 +173,7 @@ def _from_zones(data: Any, path: Path) -> Mesh:
     fields: list[tuple[Any, int, int]] = []
     sets: dict[str, list[np.ndarray]] = {}
     point_sets: dict[str, list[np.ndarray]] = {}
-    conditions = boundaries(path)
+    conditions, joints, listed = boundaries(path), interfaces(path), [np.zeros(0, np.int64)]
     for zone_name, zone, patches in _zones(data):
         grid = _as_grid([zone])
         first_node = sum(map(len, points))
@@ -189,6 +189,7 @@ def _from_zones(data: Any, path: Path) -> Mesh:
             sets.setdefault(name, []).append(np.arange(start, sum(map(len, blocks))))
         for name, nodes in conditions.get(zone_name or "", {}).items():
             point_sets.setdefault(name, []).append(nodes + first_node)
+        listed += [nodes + first_node for nodes in joints.get(zone_name or "", {}).values()]
     if not points:
         raise MeshError(f"{path}: expected a zone with points, got none")
     n_cells = sum(map(len, blocks))
@@ -202,7 +203,9 @@ def _from_zones(data: Any, path: Path) -> Mesh:
         source=str(path),
     )
     named = {name: np.concatenate(parts) for name, parts in point_sets.items()}
-    return mesh.replace(point_sets=named | boundary_nodes(mesh, mesh.cell_sets))
+    mesh = mesh.replace(point_sets=named | boundary_nodes(mesh, mesh.cell_sets))
+    shared = np.unique(np.concatenate(listed))
+    return joined(mesh, shared) if len(shared) else mesh
 
 
 def _zones(data: Any, name: str | None = None) -> Iterator[tuple[str | None, Any, list[tuple[str, Any]]]]:
