@@ -235,3 +235,84 @@ def test_without_mdanalysis_one_line_says_what_to_install(tmp_path: Path, monkey
         assert read(trajectory(tmp_path / "a.dcd")).n_nodes == read(trajectory(tmp_path / "a.trr")).n_nodes == N
     finally:
         mdreader._helper(os.getpid()).close()
+
+
+DATA = """LAMMPS data file via write_data
+
+3 atoms
+2 atom types
+
+-1 9 xlo xhi
+0 5 ylo yhi
+0 4 zlo zhi
+{tilt}
+Masses
+
+1 15.9994
+2 1.008
+
+Pair Coeffs # lj/cut
+
+1 0.1 3.0
+2 0.0 1.0
+
+Atoms{style}
+
+{rows}
+
+Velocities
+
+2 0.1 0.2 0.3
+1 0 0 0
+3 1 2 3
+"""
+
+
+def lammps(path: Path, style: str, rows: tuple[str, ...], tilt: str = "") -> Path:
+    path.write_text(DATA.format(style=style and f" # {style}", rows="\n".join(rows), tilt=tilt))
+    return path
+
+
+FULL = ("3 1 2 0.417 1 2 3 0 0 0", "1 1 1 -0.834 1 1 1 0 0 1", "2 1 2 0.417 2 1 1 0 -1 0")
+
+
+def test_data_files_of_lammps(tmp_path: Path) -> None:
+    io = pytest.importorskip("ase.io.lammpsdata")
+    mesh, path = read(lammps(tmp_path / "a.data", "full", FULL, "1 0 0.5 xy xz yz")), tmp_path / "a.data"
+    there = io.read_lammps_data(path, units="metal", read_image_flags=False)
+    np.testing.assert_allclose(mesh.points, there.positions)
+    np.testing.assert_allclose(mesh.point_fields["q"], there.get_initial_charges())
+    np.testing.assert_allclose(mesh.point_fields["mass"], there.get_masses(), rtol=1e-6)
+    assert mesh.point_fields["mol"].tolist() == [1, 1, 1] and mesh.point_fields["type"].tolist() == [1, 2, 2]
+    assert mesh.point_fields["v"].tolist() == [[0, 0, 0], [0.1, 0.2, 0.3], [1, 2, 3]]
+    assert {name: nodes.tolist() for name, nodes in mesh.point_sets.items()} == {"type 1": [0], "type 2": [1, 2]}
+    turns = np.array(mesh.period) @ np.linalg.inv(np.asarray(there.cell))
+    assert np.abs(turns - turns.round()).max() < 1e-12
+    charged = read(lammps(tmp_path / "b.lmp", "charge", ("1 1 0.5 1 2 3", "2 2 -1 0 0 1", "3 1 0.5 3 3 3")))
+    assert charged.point_fields["q"].tolist() == [0.5, -1, 0.5] and charged.period == (10.0, 5.0, 4.0)
+    for comment in ("", "of my best run"):  # by its columns
+        assert read(lammps(tmp_path / "c.lmp", comment, FULL)).point_fields["q"][0] == -0.834
+
+
+def test_a_data_file_describes_a_trajectory(tmp_path: Path) -> None:
+    lammps(tmp_path / "system.data", "full", FULL)
+    mesh = read(trajectory(tmp_path / "run.dcd", 3))
+    assert mesh.point_fields["q"].tolist() == [-0.834, 0.417, 0.417] and "v" not in mesh.point_fields
+    assert mesh.point_sets["type 2"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("style", "rows", "message"),
+    [
+        ("", ("1 1 0.5 1 2 3",) * 3, "a style .*, as 'Atoms # full', got none and 6 columns"),
+        ("hybrid sphere charge", FULL, "got 'hybrid sphere charge'"),
+        ("full", ("1 1 1 0 0 0",) * 3, "expected 7 or 10 columns of style full, got 6"),
+        ("full", FULL[:2], "Atoms: expected 3 lines of as many words, got 2"),
+        ("full", (*FULL[:2], "2 1 2 0.417 2 1 x 0 -1 0"), "could not convert"),
+    ],
+)
+def test_data_files_that_do_not_fit_are_one_error(style: str, rows: tuple, message: str, tmp_path: Path) -> None:
+    path = lammps(tmp_path / "a.data", style, rows)
+    with pytest.raises(MeshError, match=message) as caught:
+        read(path)
+    assert "a.data" in str(caught.value) and "\n" not in str(caught.value)

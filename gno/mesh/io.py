@@ -16,6 +16,7 @@ from gno.mesh import (
     gmshreader,
     gromacs,
     lammps,
+    lammpsdata,
     med,
     meshioreader,
     pdb,
@@ -55,6 +56,7 @@ _STEPPED: dict[str, Stepped] = {
 """Times of and reader for formats that can hold several time steps."""
 
 _OWN_READERS: dict[str, Callable[[Path], Mesh]] = {
+    **dict.fromkeys(lammpsdata.SUFFIXES, lammpsdata.read_lammps_data),
     ".avs": read_ucd,
     ".su2": read_su2,
     ".ucd": read_ucd,

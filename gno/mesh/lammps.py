@@ -64,7 +64,7 @@ def read_dump(path: Path, step: int) -> Mesh:
         repeats=repeats,
         source=str(path),
         point_fields=vectors({name: column for name, column in columns.items() if name not in used}),
-        point_sets=_sets(table),
+        point_sets=type_sets(table),
         time=dump_times(path)[step],
     )
 
@@ -103,7 +103,8 @@ def _numbers(name: str, column: np.ndarray) -> np.ndarray:
         raise MeshError(f"column '{name}': expected numbers: {error}") from error
 
 
-def _sets(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def type_sets(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Sets by the columns that say what particles are."""
     sets = {}
     for name, prefix in (("type", "type "), ("element", ""), ("typelabel", "")):
         if name in table:

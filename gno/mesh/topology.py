@@ -5,6 +5,7 @@ It has the name of the trajectory, or is in the same folder and has as many part
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 
 from gno.mesh.files import DAMAGE
 from gno.mesh.gromacs import read_gro
+from gno.mesh.lammpsdata import SUFFIXES, read_lammps_data
 from gno.mesh.mdreader import TOPOLOGIES, read_topology
 from gno.mesh.mesh import Mesh, MeshError, MeshWarning
 from gno.mesh.particles import remembered
@@ -23,7 +25,13 @@ Values = Mapping[str, np.ndarray]
 
 TRAJECTORIES = (".dcd", ".trr", ".xtc")
 """Formats that need a topology."""
-_STRUCTURES: dict[str, Callable[[Path, int], Mesh]] = {".gro": read_gro, ".pdb": read_pdb}
+_STRUCTURES: dict[str, Callable[[Path], Mesh]] = {
+    **dict.fromkeys(SUFFIXES, read_lammps_data),
+    ".gro": functools.partial(read_gro, step=0),
+    ".pdb": functools.partial(read_pdb, step=0),
+}
+# Those that belong to one frame.
+_MOVING = ("v", "velocity")
 _SUFFIXES = (*TOPOLOGIES, *_STRUCTURES)
 """Those that say most come first."""
 
@@ -92,8 +100,8 @@ def _known(file: Path) -> tuple[int, Values, Values]:
     """Number, fields and sets of the particles that a topology describes."""
     if file.suffix.lower() in TOPOLOGIES:
         return read_topology(file)
-    mesh = _STRUCTURES[file.suffix.lower()](file, 0)
-    return mesh.n_nodes, {name: x for name, x in mesh.point_fields.items() if name != "velocity"}, mesh.point_sets
+    mesh = _STRUCTURES[file.suffix.lower()](file)
+    return mesh.n_nodes, {name: x for name, x in mesh.point_fields.items() if name not in _MOVING}, mesh.point_sets
 
 
 def _say_the_same(one: Path, other: Path) -> bool:
