@@ -13,7 +13,7 @@ from gno.graph.padding import Ladder
 from gno.inspection import inspect
 from gno.mesh import CellBlock, Lattice, Mesh, MeshError, read, torus_of, write
 from gno.mesh.lattice import reduced
-from gno.mesh.periodic import from_rows
+from gno.mesh.periodic import beside, from_rows
 from gno.nn.compiled import Compiled
 
 CELLS = {
@@ -174,6 +174,15 @@ def test_units_of_length_do_not_matter() -> None:
     mesh = cloud(CELLS["octahedron"])
     angstrom = mesh.replace(points=10 * mesh.points, period=10 * CELLS["octahedron"])
     assert np.abs(answer(angstrom, n_levels=3) - answer(mesh, n_levels=3)).max() < 1e-12
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_anchors_are_shown_where_atoms_are(name: str) -> None:
+    """However the atoms fill the lattice: here a cell that is not the reduced one, far from the origin."""
+    mesh = cloud(CELLS[name], shift=np.array([7.3, -2.1, 5.3]))
+    turns = np.random.default_rng(4).integers(-2, 3, (400, 3)) @ CELLS[name]
+    places = beside(mesh.points + turns, mesh.points, mesh.period)
+    np.testing.assert_allclose(places, mesh.points, rtol=0, atol=1e-12)
 
 
 def test_files_keep_the_cell_and_inspection_says_it(tmp_path) -> None:

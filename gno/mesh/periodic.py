@@ -144,6 +144,19 @@ def wrapped(
     return np.where(repeated, points - length * np.floor((points - low) / length), points)
 
 
+def beside(
+    points: Float[np.ndarray, "n dim"], nodes: Float[np.ndarray, "m dim"], period: Period
+) -> Float[np.ndarray, "n dim"]:
+    """The images of some places that are where nodes are: in the box that begins at the lowest node, or in a cell that
+    is not rectangular those nearest to a node, as atoms may fill any of its shapes."""
+    if np.ndim(period) < 2:
+        return wrapped(points, nodes.min(0), period)
+    cell, middle = np.asarray(period), (nodes.min(0) + nodes.max(0)) / 2
+    images = middle + Lattice.of(cell).nearest(points - middle) + Frame.of(cell).shifts()[:, None]
+    distance, _ = cKDTree(nodes).query(images)
+    return images[distance.argmin(0), np.arange(len(points))]
+
+
 def with_copies(
     nodes: Float[np.ndarray, "n dim"], facets: Int[np.ndarray, "f k"], period: Float[np.ndarray, " dim"] | None
 ) -> tuple[Float[np.ndarray, "m dim"], Int[np.ndarray, "g k"]]:

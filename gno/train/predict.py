@@ -17,7 +17,7 @@ from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec, MeshData, collate
 from gno.mesh import Mesh, node_mass, write
-from gno.mesh.periodic import wrapped
+from gno.mesh.periodic import beside
 from gno.nn import NeuroScale, Output
 from gno.post.samples import sample_files, sample_folder
 from gno.train.blueprint import Blueprint
@@ -338,7 +338,7 @@ def level_mesh(mesh: Mesh, quantity: Uncertain, answer: Answer, s: int, blueprin
     low, high = mesh.points.min(0), mesh.points.max(0)
     points = np.broadcast_to((low + high) / 2, (len(answer.position[s]), mesh.points.shape[1])).astype(np.float64)
     points[:, : spec.dim] += answer.position[s].numpy() * spec.unit
-    points[:, : spec.dim] = wrapped(points[:, : spec.dim], low[: spec.dim], mesh.period)
+    points[:, : spec.dim] = beside(points[:, : spec.dim], mesh.points[:, : spec.dim].astype(np.float64), mesh.period)
     fields = {"mass": answer.mass[s].numpy() * float(node_mass(mesh).sum())}
     for columns, field in columns_of(spec.targets):
         fields |= _with_doubt(field.name, _shaped(quantity[:, columns], field, None), PREFIX)
