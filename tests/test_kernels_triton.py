@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from gno.nn.kernel import kernel_sum
 
 pytest.importorskip("triton", reason="Triton is not installed (pip install gno[gpu])")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":  # it must be there before anything imports Triton
+if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") not in ("0", "1"):  # before anything imports Triton
     pytest.skip("no CUDA device: TRITON_INTERPRET=1 interprets the kernels", allow_module_level=True)
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 1.5e-3}
@@ -167,3 +170,38 @@ def test_the_environment_decides(monkeypatch):
         assert on_triton(values) == used
     monkeypatch.delenv("GNO_KERNELS")
     assert on_triton(values) == values.is_cuda and not on_triton(torch.ones(1))
+
+
+def traced() -> None:
+    """Trace an operator whose kernels are launched, as on CUDA; torch raises where it cannot see through."""
+    import graph_cases
+    import torch.utils._triton
+
+    from gno.graph import collate
+    from gno.graph.padding import Ladder
+    from gno.nn.compiled import Compiled
+
+    torch.utils._triton.has_triton = lambda *_: True  # it is asked for a device, to which nothing comes here
+    kernels = []
+
+    def stop_at(graph, _):
+        names = [node.target.__name__ for node in graph.graph.nodes if node.op == "call_function"]
+        kernels.extend(name for name in names if "triton" in name or name == "autograd_function_apply")
+        raise KeyboardInterrupt
+
+    samples = graph_cases.samples_of(graph_cases.square(7))
+    operator = graph_cases.operator_for(samples[0], n_blocks=1, conduction=True)
+    try:
+        Compiled(operator, backend=stop_at, fullgraph=True)(Ladder.fit(samples, 1).pad(collate(samples)))
+    except KeyboardInterrupt:
+        sys.stdout.write(f"{len(kernels)} kernels")
+
+
+def test_torch_compile_sees_through_the_launch_of_a_kernel():
+    # in a process where Triton does not interpret: what is interpreted is not a kernel to torch
+    path = os.pathsep.join([*(str(Path(__file__).parents[n]) for n in (0, 1)), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "GNO_KERNELS": "triton", "TRITON_INTERPRET": "0"}
+    program = [sys.executable, "-c", "import test_kernels_triton; test_kernels_triton.traced()"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 30

@@ -71,8 +71,9 @@ class Edges:
             sender.append(part.sender + n)
             receiver.append(part.receiver + n)
             perm.append(part.perm + e)
-            ptr.append(part.ptr[bool(ptr) :] + e)
-            ptr_t.append(part.ptr_t[bool(ptr_t) :] + e)
+            rest = 1 if ptr else 0  # where one ends, the next begins
+            ptr.append(part.ptr[rest:] + e)
+            ptr_t.append(part.ptr_t[rest:] + e)
             n, e = n + len(part.ptr) - 1, e + len(part.sender)
         return Edges(*(torch.cat(x) for x in (sender, receiver, ptr, perm, ptr_t)))
 

@@ -6,11 +6,13 @@ No kernel uses atomics: every sum runs over a compressed row in a fixed order, s
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 
 from torch import Tensor
+
+# Found out once, and not by a call that torch.compile would have to look into.
+INSTALLED = importlib.util.find_spec("triton") is not None
 
 
 def on_triton(values: Tensor) -> bool:
@@ -20,9 +22,4 @@ def on_triton(values: Tensor) -> bool:
     on every device, which on a CPU needs ``TRITON_INTERPRET=1``.
     """
     wanted = os.environ.get("GNO_KERNELS")
-    return wanted != "plain" and (values.is_cuda or wanted == "triton") and _installed()
-
-
-@functools.cache
-def _installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return wanted != "plain" and (values.is_cuda or wanted == "triton") and INSTALLED

@@ -11,7 +11,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gno.kernels.launch import WARPS, accumulator, blocks, grid
+from gno.kernels.launch import WARPS, accumulator, blocks, blocks_of, grid
 
 # Edges that a program adds up one after the other, where rows are long.
 PIECE = 64
@@ -54,7 +54,7 @@ def edge_products(
     out = torch.empty(n_sets, n_edges, dtype=dtype, device=single.device)
     rows, _, channels = blocks(n_channels)
     if n_edges:
-        _edge_products[(triton.cdiv(n_edges, rows), n_sets)](
+        _edge_products[(blocks_of(n_edges, rows), n_sets)](
             single, several, at_single, at_several, out, n_edges, N_CHANNELS=n_channels, N_SETS=n_sets,
             ACC=accumulator(single), ROWS=rows, CHANNELS=channels, num_warps=WARPS,
         )  # fmt: skip
