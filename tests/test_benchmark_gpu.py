@@ -15,7 +15,7 @@ gpu = importlib.import_module("gpu")
 
 
 def scaling(nodes: int, forward: float, step: float, **more):
-    floors = {"forward_floor": 0.005, "step_floor": 0.02, "step_gb": 12.0, "held_gb": 1.0}
+    floors = {"forward_floor": 0.005, "step_floor": 0.02, "step_gb": 12.0, "held_gb": 1.0, "machine": [4.3e12, 7.9e14]}
     return {"spacing": "own", "nodes": nodes, "edges": 6 * nodes, "levels": 6, "forward": forward, "step": step} | (
         floors | more
     )
@@ -59,6 +59,12 @@ def test_the_verdict_names_the_device_and_says_how_far_from_the_floor():
     assert text.startswith("NVIDIA H200, torch 2.11.0: copy 4.30 TB/s, product 790 TFLOP/s")
     assert "| 10.0 ms, 2.0 × floor | met |" in text and "N^1.00" in text
     assert "| prolong | forward | 1.000 | 2.0 | 4.0 |" in text
+
+
+def test_a_slower_memory_is_told():
+    text = gpu.verdict([scaling(1_000_000, 0.02, 0.04, machine=[3.01e12, 7.9e14])])
+    assert "| 20.0 ms, 4.0 × floor; 14.0 ms if as far from the floor of an H200 | **missed** |" in text
+    assert "if as far" not in gpu.verdict(GOOD)
 
 
 def test_a_step_that_memory_was_too_small_for_is_not_measured():

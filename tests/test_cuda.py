@@ -141,6 +141,14 @@ def test_trained_saved_read_and_asked(tmp_path, precision):
     assert relative(torch.tensor(u), torch.tensor(host)) < (1e-4 if precision == "32" else 2e-2)
 
 
+def test_an_interrupted_training_goes_on(tmp_path):
+    trained(tmp_path / "run")
+    case = train_cases.case(device=DEVICE, epochs=4)
+    train(case, tmp_path / "run", meshes=train_cases.squares(5), resume=True, progress=False)
+    weights = load_tensors(tmp_path / "run" / "last.safetensors")[0]
+    assert all(x.isfinite().all() for x in weights.values())
+
+
 def test_trained_through_cuda_graphs_as_without(tmp_path):
     """Full precision: what differs is the order of sums."""
     (_, plain, _), (run, filled, mesh) = (trained(tmp_path / str(c), compile=c, epochs=6) for c in (False, True))
