@@ -176,6 +176,9 @@ def test_a_topology_belongs_to_its_trajectory(tmp_path: Path, capsys, monkeypatc
     assert _content(path) != before  # samples are kept by it
     code, out, err = gno(capsys, monkeypatch, "inspect", f"{path}@0")
     assert code == 0 and f"topology   {beside}" in out and "residue SOL  24 nodes" in out, err
+    beside.unlink()
+    code, out, err = gno(capsys, monkeypatch, "inspect", path)
+    assert code == 0 and "\ntopology" not in out and err.count("expected a topology of 24 particles") == 1
 
 
 def outcome(path: Path) -> Mesh | str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import typer
 
 from gno.commands.options import Files, Json, complain, on_stop
@@ -17,7 +19,7 @@ def inspect(files: Files, as_json: Json = False) -> None:
     """
     from gno.inspection import Inspection
     from gno.inspection import inspect as look
-    from gno.mesh import read
+    from gno.mesh import MeshWarning, read
     from gno.mesh.address import split_address
     from gno.mesh.io import step_times
     from gno.mesh.topology import topology_of
@@ -27,8 +29,10 @@ def inspect(files: Files, as_json: Json = False) -> None:
         for file in files:
             try:
                 mesh = read(file)
-                steps, topology = len(step_times(file)), topology_of(split_address(file)[0], mesh.n_nodes)
-                found.append(look(mesh, n_steps=max(1, steps), topology=topology))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", MeshWarning)  # of what reading has said already
+                    topology = topology_of(split_address(file)[0], mesh.n_nodes)
+                found.append(look(mesh, n_steps=max(1, len(step_times(file))), topology=topology))
             except (ValueError, OSError) as error:
                 failed += 1
                 complain(error)
