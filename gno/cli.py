@@ -60,7 +60,7 @@ def _warn(
     if not category.__module__.startswith("gno."):
         return
     text = " ".join(str(message).split())
-    what = text.partition(": ")[2]
+    what = text.partition(": ")[2] or text
     _warned[what] += 1
     if _warned[what] < 3:
         typer.echo(f"gno: warning: {text}" + (" (told of no further files)" if _warned[what] == 2 else ""), err=True)

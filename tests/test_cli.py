@@ -100,6 +100,8 @@ def test_a_warning_of_many_files_is_told_of_two(trained, capsys, monkeypatch, tm
 
     def warned(path):
         warnings.warn(f"{path}: something is left out", MeshWarning, stacklevel=2)
+        if path.stem != "0":
+            warnings.warn(f"nothing known of {path.stem}", MeshWarning, stacklevel=2)
         return whole(path)
 
     monkeypatch.setattr("gno.mesh.read", warned)
@@ -108,6 +110,7 @@ def test_a_warning_of_many_files_is_told_of_two(trained, capsys, monkeypatch, tm
     assert err.splitlines() == [
         "gno: warning: data/0.vtu: something is left out",
         "gno: warning: data/1.vtu: something is left out (told of no further files)",
+        *(f"gno: warning: nothing known of {k}" for k in (1, 2, 3)),
     ]
 
 

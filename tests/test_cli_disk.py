@@ -157,6 +157,10 @@ def test_a_folder_takes_one_training_at_a_time(tmp_path):
     with alone_in(run), pytest.raises(ValueError, match=r"run: expected a folder for this training alone, got one"):
         train(case, run, progress=False)
     assert not run.exists()  # where nothing came of it
+    run.mkdir()
+    with alone_in(run):
+        pass
+    assert run.is_dir()  # somebody else made it
     train(case, run, progress=False)
 
 

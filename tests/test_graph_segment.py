@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gno.graph import segment
-from gno.graph.segment import Edges, gather_sum, gather_sum_t, segment_sum, spread
+from gno.graph.segment import Edges, gather_sum, gather_sum_t, kept, segment_sum, spread
 
 
 @pytest.fixture
@@ -18,6 +18,12 @@ def dense(weights: torch.Tensor, edges: Edges) -> torch.Tensor:
     for w, r, s in zip(weights, edges.receiver, edges.sender, strict=True):
         matrix[r, s] += w
     return matrix
+
+
+def test_numbers_that_32_bits_do_not_hold_are_refused():
+    assert kept(torch.tensor([0, 2**31 - 1])).tolist() == [0, 2**31 - 1]
+    with pytest.raises(ValueError, match=r"fewer than 2³¹ nodes and edges .* got number 2,147,483,648"):
+        kept(torch.tensor([0, 2**31]))
 
 
 def test_gather_sum_is_a_matrix_product(edges):

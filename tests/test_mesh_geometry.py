@@ -18,7 +18,7 @@ from gno.mesh import (
     mesh_edges,
     node_mass,
 )
-from gno.mesh.geometry import signed_volume
+from gno.mesh.geometry import of_domain, signed_volume
 from gno.mesh.ordering import lattice
 from gno.mesh.shapes import cell_dim, family, reference_nodes, shape
 
@@ -261,6 +261,13 @@ def test_point_cloud_and_flat_domain() -> None:
     assert len(boundary_facets(cloud)) == 0
     with pytest.raises(MeshError, match="expected a domain with a size"):
         node_mass(single("triangle", np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])))
+
+
+def test_lines_around_a_plate_are_not_of_the_domain_and_points_alone_have_no_cells() -> None:
+    plate = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    cells = (CellBlock("line", np.array([[0, 1]])), CellBlock("triangle", np.array([[0, 1, 2]])))
+    assert of_domain(Mesh(plate, cells)).tolist() == [False, True]
+    assert of_domain(Mesh(plate)).tolist() == []
 
 
 def test_unknown_cells_are_refused() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from gno.graph.fields import find_field
 from gno.mesh import MeshError, MeshWarning, read, read_series, write
+from gno.train.splits import series_of
 
 POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 QUADS, LINES = np.array([[0, 1, 4, 3], [1, 2, 5, 4]]), np.array([[0, 3], [2, 5]])
@@ -62,6 +63,14 @@ def test_groups_cells_and_fields_of_a_part_of_the_cells(path):
     assert np.array_equal(mesh.cell_fields["conductivity"], [2, 3, np.nan, np.nan], equal_nan=True)
     values = find_field(mesh, "conductivity").values(mesh)  # that lines have none is no matter
     assert values[:, 0].tolist() == [2, 2.5, 3, 2, 2.5, 3]
+
+
+def test_a_file_with_times_is_a_series_and_one_without_them_is_one_of_numbered_ones(path):
+    many = path.rename(path.with_name("run_1.med"))
+    assert series_of(many) == many
+    with h5py.File(many, "r+") as file:
+        del file["CHA/u"]
+    assert series_of(many).name == "run_*.med"
 
 
 def test_times_are_steps_and_a_field_without_them_is_part_of_each(path):
@@ -121,3 +130,10 @@ def test_what_is_not_read_is_one_clear_error(path, change, says):
         change(file)
     with pytest.raises(MeshError, match=says):
         read(path)
+
+
+def test_a_field_that_was_never_written_is_left_out(path):
+    with h5py.File(path, "r+") as file:
+        file.create_group("CHA/later").attrs.update({"MAI": np.bytes_("plate"), "NCO": 1})
+        del file["CHA/u"]
+    assert list(read(path).cell_fields) == ["conductivity"]

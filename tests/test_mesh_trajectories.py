@@ -148,7 +148,7 @@ def test_the_topology_has_the_name_or_is_in_the_folder(tmp_path: Path) -> None:
         assert not read(path).point_sets
     (tmp_path / "stray.pdb").write_text("nothing")
     gro(tmp_path / "other.gro", 7)
-    with pytest.warns(MeshWarning, match="got 7 in other.gro and 0 in stray.pdb"):
+    with pytest.warns(MeshWarning, match=r"got 7 in other\.gro and stray\.pdb, which cannot be read \(expected"):
         read(path)
     gro(tmp_path / "start.gro")
     gro(tmp_path / "end.gro", shift=0.5)  # of the same particles
@@ -224,6 +224,30 @@ def test_what_brings_its_reader_down_is_one_error_and_the_next_file_is_read(tmp_
     assert f"{path}: damaged: it brings its reader down" in found
     path.write_bytes(whole)
     assert isinstance(outcome(path), Mesh)
+
+
+def test_after_an_interruption_the_next_frame_is_not_answered_with_the_last_one(tmp_path: Path, monkeypatch) -> None:
+    path, ask = trajectory(gro(tmp_path / "a.gro").with_suffix(".xtc")), mdreader.send
+
+    def interrupted(*question):
+        ask(*question)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mdreader, "send", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        outcome(path)
+    monkeypatch.setattr(mdreader, "send", ask)
+    np.testing.assert_allclose(read(path, step=2).points, positions(2), atol=1e-3)
+
+
+def test_a_topology_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    path = trajectory(tmp_path / "a.dcd")
+    (tmp_path / "b.gro").write_text("water\nmany\n")
+    with pytest.warns(MeshWarning, match=r"got b\.gro, which cannot be read \(.*many.*\): read without kinds"):
+        read(path)
+    (tmp_path / "b.gro").rename(tmp_path / "a.gro")
+    with pytest.raises(MeshError, match=r"a\.gro: .*many"):
+        read(path)
 
 
 def test_without_mdanalysis_one_line_says_what_to_install(tmp_path: Path, monkeypatch) -> None:

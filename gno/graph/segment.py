@@ -79,8 +79,15 @@ class Edges:
 
 
 def kept(index: np.ndarray | Tensor) -> Int[Tensor, ...]:
-    """Numbers of nodes or edges as samples keep them: 32 bits. What is computed with, is made 64 bits again."""
-    return torch.as_tensor(index).to(torch.int32)
+    """Numbers of nodes or edges as samples keep them: 32 bits. What is computed with, is made 64 bits again.
+
+    Raises:
+        ValueError: larger ones than 32 bits hold.
+    """
+    index = torch.as_tensor(index)
+    if index.numel() and (largest := int(index.max())) > torch.iinfo(torch.int32).max:
+        raise ValueError(f"expected fewer than 2³¹ nodes and edges on a level of a mesh, got number {largest:,}")
+    return index.to(torch.int32)
 
 
 def order(sender: Int[Tensor, " n_edges"]) -> Int[Tensor, " n_edges"]:

@@ -120,20 +120,20 @@ def _skip_titles(file: BinaryIO, order: str) -> None:
     file.seek(80 * lines + 4, os.SEEK_CUR)
 
 
-def _record(file: BinaryIO, order: str, what: str, size: int | None = None) -> bytes:
-    """The next record, which stands between two equal lengths, of ``size`` bytes if given."""
+def _record(file: BinaryIO, order: str, what: str, size: int) -> bytes:
+    """The next record, of ``size`` bytes, which stands between two equal lengths."""
     try:
         (before,) = struct.unpack(f"{order}i", file.read(4))
-        if before < 0 or (size is not None and before != size):
+        if before != size:
             raise ValueError(before)
-        data = file.read(before)
+        data = file.read(size)
         (after,) = struct.unpack(f"{order}i", file.read(4))
-        if after != before:
+        if after != size:
             raise ValueError(f"{before} and {after}")
     except struct.error:
-        raise MeshError(f"{what}: expected a record of {size or 'some'} bytes, got less (file cut off?)") from None
+        raise MeshError(f"{what}: expected a record of {size} bytes, got less (file cut off?)") from None
     except ValueError as error:
-        raise MeshError(f"{what}: expected a record of {size or 'some'} bytes, got {error} (file damaged?)") from None
+        raise MeshError(f"{what}: expected a record of {size} bytes, got {error} (file damaged?)") from None
     return data
 
 

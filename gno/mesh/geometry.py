@@ -28,7 +28,8 @@ def domain_dim(mesh: Mesh) -> int:
 def of_domain(mesh: Mesh) -> Bool[np.ndarray, " n_cells"]:
     """Whether a cell has the domain's dimension; the others are its boundary, or lie in it."""
     dim = domain_dim(mesh)
-    return np.concatenate([np.full(len(block), cell_dim(block.type) == dim) for block in mesh.cells])
+    parts = (np.full(len(block), cell_dim(block.type) == dim) for block in mesh.cells)
+    return np.concatenate([np.zeros(0, bool), *parts])
 
 
 def cell_volume(mesh: Mesh) -> Float[np.ndarray, " n_cells"]:

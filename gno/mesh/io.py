@@ -68,6 +68,8 @@ READABLE = tuple(
     sorted({".pvd", *_OWN_READERS, *_STEPPED, *vtkreaders.SUFFIXES, *meshioreader.FORMATS, *meshioreader.RARE})
 )
 """Extensions that ``read`` knows."""
+STEPPED = tuple(_STEPPED)
+"""Those that can hold several time steps in one file."""
 _DUMP = b"ITEM: "
 """How a dump of LAMMPS begins, which has any name."""
 

@@ -76,6 +76,7 @@ class _Helper:
     def __init__(self) -> None:
         self._process: Any = None
         self._lock = threading.Lock()
+        atexit.register(self.close)
 
     def ask(self, question: list[Any]) -> dict[str, Any] | str:
         """What it answers, or in words why there is none."""
@@ -83,17 +84,17 @@ class _Helper:
             if self._process is None or self._process.poll() is not None:
                 self.close()
                 self._process = start(__name__)
-                atexit.register(self.close)
             guard = threading.Timer(_SECONDS, self._process.kill)
             guard.start()
+            line = ""
             try:
                 with contextlib.suppress(BrokenPipeError):
                     send(self._process, question)
                 line = self._process.stdout.readline()
             finally:
                 guard.cancel()
-            if not line:
-                self.close()
+                if not line:  # dead, or interrupted: an answer that is still to come must not be taken for the next one
+                    self.close()
         return json.loads(line) if line else "damaged: it brings its reader down"
 
     def close(self) -> None:

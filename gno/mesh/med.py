@@ -85,7 +85,7 @@ def _fields(file: Any, mesh: str) -> dict[str, Steps]:
     """The fields of a mesh by name."""
     found = {}
     for name, field in file.get("CHA", {}).items():
-        if _text(field.attrs.get("MAI", mesh)) == mesh:
+        if len(field) and _text(field.attrs.get("MAI", mesh)) == mesh:  # one that was never written says nothing
             steps = sorted(field.values(), key=lambda at: (at.attrs.get("NDT", 0), at.attrs.get("NOR", 0)))
             times = [float(at.attrs.get("PDT", 0.0)) for at in steps]
             if len(set(times)) < len(times):  # modes of one frequency, or no times at all

@@ -71,7 +71,7 @@ def topology_of(path: Path, count: int) -> Path | None:
     named = bool(files) and files[0].stem == path.stem
     fitting = next(filter(None, ([file for file in group if _number(file, named) == count] for group in alike)), [])
     if not fitting:
-        got = " and ".join(f"{_number(file)} in {file.name}" for file in files[:3]) or "no such file"
+        got = " and ".join(map(_found, files[:3])) or "no such file"
         text = f"{path}: expected a topology of {count} particles ({', '.join(_SUFFIXES)}) beside it, got {got}"
         if named:
             raise MeshError(text)
@@ -95,12 +95,23 @@ def _number(file: Path, must: bool = False) -> int:
         return 0
 
 
+def _found(file: Path) -> str:
+    """What a topology that does not fit holds, in words."""
+    try:
+        return f"{_known(file)[0]} in {file.name}"
+    except DAMAGE as error:
+        return f"{file.name}, which cannot be read ({' '.join(str(error).removeprefix(f'{file}: ').split())[:160]})"
+
+
 @remembered
 def _known(file: Path) -> tuple[int, Values, Values]:
     """Number, fields and sets of the particles that a topology describes."""
     if file.suffix.lower() in TOPOLOGIES:
         return read_topology(file)
-    mesh = _STRUCTURES[file.suffix.lower()](file)
+    try:
+        mesh = _STRUCTURES[file.suffix.lower()](file)
+    except DAMAGE as error:  # not of the trajectory, which is being read
+        raise MeshError(f"{file}: {error}") from error
     return mesh.n_nodes, {name: x for name, x in mesh.point_fields.items() if name not in _MOVING}, mesh.point_sets
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 def alone_in(directory: Path) -> Iterator[None]:
     """The folder, made if it is not there, for one training alone: while it runs, another is refused.
 
-    The lock is the system's and ends with the process, whatever ends that. File systems without locks have none.
+    The lock is the system's and ends with the process, whatever ends that. File systems without locks have none. A
+    folder that was made here, and of which nothing came, goes again.
 
     Raises:
         ValueError: another training is going on there, or it is a file.
@@ -25,6 +26,7 @@ def alone_in(directory: Path) -> Iterator[None]:
     except ImportError:  # Windows has no such locks
         yield
         return
+    made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     handle = os.open(directory, os.O_RDONLY)
     try:
@@ -37,8 +39,9 @@ def alone_in(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        with contextlib.suppress(OSError):
-            directory.rmdir()  # where nothing came of it
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty
+                directory.rmdir()
 
 
 def rescued(save: Callable[[Path], None], directory: Path, error: OSError) -> OSError:

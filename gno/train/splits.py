@@ -10,15 +10,13 @@ from pathlib import Path
 
 from gno.mesh.address import stem
 from gno.mesh.files import atomic
-from gno.mesh.io import READABLE, step_times
+from gno.mesh.io import READABLE, STEPPED, step_times
 
 SPLITS = ("train", "validation", "test")
 # What a run's files were, in its folder: files that come later change a split at random.
 FILE = "files.json"
 # Formats of which one file can hold, or list, a whole series; of others the numbered files are one.
 SERIES = {".pvd", ".xdmf", ".xmf", ".e", ".exo", ".ex2", ".frd"}
-# Formats whose files hold either one frame of numbered ones or a whole trajectory.
-TRAJECTORIES = {".dcd", ".dump", ".extxyz", ".gro", ".lammpstrj", ".msh", ".pdb", ".trr", ".xtc", ".xyz"}
 
 
 def series_of(path: Path) -> Path:
@@ -31,7 +29,8 @@ def series_of(path: Path) -> Path:
     """
     name = stem(path)
     suffix = path.name[len(name) :].lower()
-    either = suffix in TRAJECTORIES or suffix not in READABLE  # a dump of LAMMPS has any name
+    # A file is one frame of numbered ones or a whole trajectory; a dump of LAMMPS has any name.
+    either = suffix in STEPPED or suffix not in READABLE
     if suffix in SERIES or (either and path.is_file() and len(step_times(path)) > 1):
         return path
     return path.with_name(re.sub(r"\d+$", "*", name) + path.name[len(name) :])
