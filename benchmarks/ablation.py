@@ -1,9 +1,10 @@
 """What each part of the operator is worth: `python benchmarks/ablation.py` trains each variant for the same time.
 
-Two data sets, smooth coefficients and grains whose coefficients jump; every variant with every seed, for the same
-processor time of one thread. The error is the mean relative L2 over unseen domains, on meshes as fine as those of
-training, and twice and four times as fine. Each training is a process of its own and one line of
-results/ablation.jsonl; what is there is not trained again, so an interrupted benchmark goes on.
+Two data sets, smooth coefficients and grains whose coefficients jump, or others of `data.py` with `--data`; every
+variant with every seed, for the same processor time of one thread. The error is the mean relative L2 over unseen
+domains, of each target, on meshes as fine as those of training, and twice and four times as fine. Each training is a
+process of its own and one line of results/ablation.jsonl; what is there is not trained again, so an interrupted
+benchmark goes on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "without cross-scale attention": {"attention": False},
     "fixed pooling": {"learned_pooling": False},
     "one level": {"n_levels": 1},
+    "with conductors": {"conduction": True},
 }
 FINER = (1, 2, 4)
 
@@ -49,7 +51,7 @@ def one(job: dict) -> dict:
         errors = {}
         for finer in FINER:
             test = files(job["data"], "test", job["n_test"], SPACING[job["data"]] / finer)
-            errors[str(finer)] = run.evaluate(test).mean[fields["targets"][0]]
+            errors[str(finer)] = run.evaluate(test).mean
         log = [line.split(",") for line in Path(folder, "log.csv").read_text().splitlines()]
         steps = max(int(row[log[0].index("step")]) for row in log[1:])
     weights = sum(p.numel() for p in run.model.parameters())
@@ -71,11 +73,16 @@ def table(results: list[dict]) -> str:
         for variant in VARIANTS:
             rows = [r for r in results if (r["data"], r["variant"]) == (data, variant)]
             if rows:
-                cells = [spread([100 * r["errors"][str(finer)] for r in rows]) for finer in FINER]
+                cells = [_errors([r["errors"][str(finer)] for r in rows]) for finer in FINER]
                 steps = statistics.median(r["steps"] for r in rows)
                 kind, size = f"| {data} | {variant} | {len(rows)}", f"{steps:.0f} | {rows[0]['weights']:,} |"
                 lines.append(f"{kind} | {' | '.join(cells)} | {size}")
     return "\n".join(lines)
+
+
+def _errors(rows: list[dict[str, float]]) -> str:
+    """Of each target, over seeds."""
+    return ", ".join(spread([100 * row[target] for row in rows]) for target in rows[0])
 
 
 def main() -> None:
