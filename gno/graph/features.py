@@ -63,6 +63,18 @@ def geometry_features(
     return np.concatenate(columns, axis=1)
 
 
+def axes_of_columns(dim: int, n_sets: int, *, coordinates: bool, graded: bool) -> list[int | None]:
+    """Of each column of :func:`geometry_features` the axis that turns its sign when it is reversed, None of most.
+
+    >>> axes_of_columns(2, 0, coordinates=False, graded=False)  # nearness, distance, offset, normal
+    [None, None, 0, 1, 0, 1]
+    """
+    along: list[int | None] = list(range(dim))
+    place = [None, *([None, *along] * (2 if graded else 1))]
+    columns = along + (along + [None] * dim) * len(WAVES) if coordinates else []
+    return [*columns, *place, *along, *(place * n_sets), *([None] if graded else [])]
+
+
 def in_units(mesh: Mesh, unit: float, points: Float[np.ndarray, "n dim"] | None = None) -> Float[np.ndarray, "n dim"]:
     """Positions (of the nodes, or of other points) relative to the middle of the mesh's bounding box, in units."""
     nodes = mesh.points[:, : mesh.dim].astype(np.float64)

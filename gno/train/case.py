@@ -80,6 +80,12 @@ class Case(Part):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _mirrors(self) -> Self:
+        if self.data.mirror and (other := next((key for key in ("physics", "time") if getattr(self, key)), None)):
+            raise ValueError(f"data.mirror: expected none in a case with [{other}], got {', '.join(self.data.mirror)}")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _targets_of_physics(self) -> Self:
         for key in ("unknowns", "components", "scale"):
             for name in getattr(self.physics, key, ()):

@@ -34,6 +34,7 @@ def _as_split(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], pydantic.BeforeValidator(_as_tuple)]
+Mirrors = Annotated[tuple[Literal["x", "y", "z"], ...], pydantic.BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Split = Annotated[tuple[Fraction, Fraction, Fraction], pydantic.BeforeValidator(_as_split)]
 Value = float | str | tuple[float | str, ...]
@@ -61,6 +62,9 @@ class Data(Part):
         seed: of the split.
         period: length after which each coordinate repeats, 0 where it does not: ``[0.6, 0]`` along x only. For files
             that do not say; the nodes on both sides of such a mesh are the same unknowns.
+        mirror: axes, of ``x``, ``y`` and ``z``, in whose mirror the problem is the same: every training mesh is learned
+            from as it is and as its image, with vectors and tensors turned. Named sets move along; leave those out of
+            ``sets`` that only tell one side from the other.
         folder: where relative globs start; the folder of the TOML file if absent.
         cache: folder for prepared samples, relative to ``folder``; empty for none.
     """
@@ -76,6 +80,7 @@ class Data(Part):
     split: Split = (0.8, 0.1, 0.1)
     seed: int = 0
     period: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    mirror: Mirrors = ()
     folder: Path = Path()
     cache: str = ".gno"
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gno.graph import MeshData, SampleSpec, build_sample
+from gno.graph.mirror import with_images
 from gno.mesh import Mesh, read, read_series
 from gno.progress import counter
 from gno.train.case import Case
@@ -76,6 +77,7 @@ def prepare(
         labelled = [sample for sample in samples["train"] if is_labelled(sample)]
         check_no_leak(labelled, spec)
         check_no_zero(labelled, spec)
+        samples["train"] = with_images(samples["train"], spec, sorted({"xyz".index(axis) for axis in case.data.mirror}))
     check_held_out(sources["test"], spec, case, progress)
     return Prepared(spec, samples)
 
