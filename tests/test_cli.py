@@ -1,6 +1,7 @@
 """The command line: help that teaches, one line and exit status 2 for bad input, and the whole corridor."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def trained(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     assert "weights" in done.stdout and "gno evaluate runs/case" in done.stdout
+    assert re.search(r"error .*% on 6 training files, .*% on 1 validation files: (more|both)", done.stdout)
     return folder
 
 
@@ -180,6 +182,7 @@ def test_evaluate_takes_the_files_that_were_kept_for_tests_and_says_which_were_s
     held_out_now = load_case("case.toml").paths()["test"][0]
     refused = gno(capsys, monkeypatch, "calibrate", "runs/case", held_out_now)
     monkeypatch.setattr("gno.train.train", lambda *_, **__: SimpleNamespace(summary=lambda: ""))
+    monkeypatch.setattr("gno.train.advice.advise", lambda *_: "")
     monkeypatch.setattr("gno.train.splits.save_splits", lambda *_: None)
     resumed = gno(capsys, monkeypatch, "train", "case.toml", "--resume")
     for extra in range(8, 12):

@@ -54,7 +54,6 @@ def train(
       members = 5                     # at the same time, as many as there are cores: at_once = 2 for less memory
     """
     from gno.train import Interrupted, load_case
-    from gno.train import train as run_training
     from gno.train.splits import load_splits, save_splits
 
     changes = {"device": device, "devices": devices, "precision": precision}
@@ -68,10 +67,8 @@ def train(
         typer.echo(f"gno: note: the files of the case changed: {which}", err=True)
     try:
         with on_stop(lambda: f"prepared samples and what was saved in {folder} are kept, `{again}` goes on"):
-            if wanted.uncertainty is None:
-                said = run_training(wanted, folder, **options).summary()
-            else:
-                said = _train_uncertain(wanted, folder, **options)
+            train_it = _train_plain if wanted.uncertainty is None else _train_uncertain
+            said = train_it(wanted, folder, **options)
     except Interrupted as error:
         save_splits(folder, files)
         typer.echo(f"\n{error}:\n  {again}", err=True)
@@ -82,6 +79,20 @@ def train(
     counts = ", ".join(f"{len(files[key])} to {what}" for key, what in _PURPOSE.items())
     evaluate = f"gno evaluate {quoted(folder)}" + ("" if files["test"] else " FILE...")
     typer.echo(f"{said}\nfiles: {counts}\n\nnext:  {evaluate}\n       gno predict {quoted(folder)} FILE... -o DIR")
+
+
+def _train_plain(case: Case, folder: Path, **options: Any) -> str:
+    """Train; what became of it, and what would help, in a line each."""
+    from gno.mesh import MeshError
+    from gno.train import train as run_training
+    from gno.train.advice import advise
+
+    files = case.paths()
+    run = run_training(case, folder, **options)
+    try:
+        return "\n".join(filter(None, (run.summary(), advise(run, files["train"], files["validation"]))))
+    except MeshError:  # a file that is gone by now costs no training
+        return run.summary()
 
 
 def _train_uncertain(case: Case, folder: Path, **options: Any) -> str:
