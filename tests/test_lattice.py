@@ -13,7 +13,7 @@ from gno.graph.padding import Ladder
 from gno.inspection import inspect
 from gno.mesh import CellBlock, Lattice, Mesh, MeshError, read, torus_of, write
 from gno.mesh.lattice import reduced
-from gno.mesh.periodic import beside, from_rows
+from gno.mesh.periodic import beside, from_rows, nearest_nodes
 from gno.nn.compiled import Compiled
 
 CELLS = {
@@ -215,3 +215,11 @@ def test_meshes_with_cells_have_rectangular_periods() -> None:
     with pytest.raises(MeshError, match="3 lengths of a rectangular box, or of 3-D points without cells three vectors"):
         Mesh(np.concatenate([np.zeros((1, 3)), np.eye(3)]), (tetra,), period=CELLS["triclinic"])
     assert isinstance(torus_of(CELLS["triclinic"]), Lattice)
+
+
+def test_neighbours_in_a_thin_cell_are_other_nodes_and_not_images_of_one():
+    points = np.random.default_rng(0).random((60, 3)) * [10.0, 10.0, 0.0]
+    box, oblique = np.array([10.0, 10.0, 0.2]), np.array([[10.0, 0.0, 0.0], [0.0, 10.0, 0.0], [0.01, 0.0, 0.2]])
+    found = nearest_nodes(points, 7, oblique)
+    assert [len(set(row)) for row in found.tolist()] == [7] * len(points)
+    assert np.mean(np.sort(found, 1) == np.sort(nearest_nodes(points, 7, box), 1)) > 0.95

@@ -184,21 +184,40 @@ def nearest_nodes(
 
 
 def _nearest_in(frame: Frame, points: Float[np.ndarray, "n 3"], k: int) -> Int[np.ndarray, "n k"]:
-    """In a cell that is not rectangular: of the nodes and those of their images which lie near enough to it."""
+    """In a cell that is not rectangular: of the nodes and those of their images which lie near enough to it. A node
+    counts once, although in a thin cell many of its images are nearer than the next node."""
     inside = wrapped(points, np.zeros(3), np.where(frame.repeats[:, None], frame.vectors, 0.0))
     place = frame.coordinates(inside)
     room = np.where(frame.repeats, 1.0, np.maximum(np.ptp(place, axis=0), 1e-300))
     reach = 2 * (abs(np.linalg.det(frame.vectors)) * room.prod() * k / len(points)) ** (1 / 3)
+    many = k
     while True:
         margin = np.where(frame.repeats, reach / frame.heights, np.inf)
         shifts = frame.shifts(int(np.ceil(margin[frame.repeats].max())))
         moved = place + frame.coordinates(shifts)[:, None]
         near = ((moved >= -margin) & (moved <= 1 + margin)).all(2)
         shift, node = near.nonzero()
-        distance, found = cKDTree(inside[node] + shifts[shift]).query(inside, k=k)
-        if distance.max() <= reach:  # else a nearer one may lie further from the cell
-            return node[found]
-        reach *= 2
+        distance, found = cKDTree(inside[node] + shifts[shift]).query(inside, k=range(1, min(many, len(node)) + 1))
+        new = _first_in_row(node[found])
+        count = new.cumsum(1)
+        taken = new & (count <= k)
+        if count[:, -1].min() < k and many < len(node):
+            many *= 2
+        elif count[:, -1].min() < k or distance[taken].max() > reach:  # a nearer one may lie further from the cell
+            reach *= 2
+        else:
+            return node[found][taken].reshape(-1, k)
+
+
+def _first_in_row(numbers: Int[np.ndarray, "n k"]) -> Bool[np.ndarray, "n k"]:
+    """Where a number is in its row for the first time."""
+    order = numbers.argsort(1, kind="stable")
+    new = np.empty(numbers.shape, bool)
+    ordered = np.take_along_axis(numbers, order, 1)
+    again = np.zeros(numbers.shape, bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    np.put_along_axis(new, order, ~again, 1)
+    return new
 
 
 def seam(place: Float[np.ndarray, " n"], length: float) -> float:
