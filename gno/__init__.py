@@ -1,8 +1,9 @@
 """gno: neural operators on the meshes engineers already have."""
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gno.lazy import on_demand
 
 # A thread that waits for another spins for some microseconds, then sleeps. Without a bound it spins on, and as soon as
 # anything else runs on the machine the many small operations of a training step can take ten times as long (measured;
@@ -15,15 +16,18 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 if TYPE_CHECKING:
     from gno.mesh import Mesh, MeshError, read, read_series, write
     from gno.train import Case, Run, load_case
+else:  # a mesh needs scipy and training torch; neither is loaded before it is asked for, and `gno --help` comes at once
+    __getattr__ = on_demand(
+        __name__,
+        Case="train",
+        Mesh="mesh",
+        MeshError="mesh",
+        Run="train",
+        load_case="train",
+        read="mesh",
+        read_series="mesh",
+        write="mesh",
+    )
 
 __version__ = "0.1.0"
 __all__ = ["Case", "Mesh", "MeshError", "Run", "__version__", "load_case", "read", "read_series", "write"]
-
-
-def __getattr__(name: str) -> Any:
-    # A mesh needs scipy and training torch; neither is loaded before it is asked for, and `gno --help` comes at once.
-    if name in __all__:
-        return getattr(
-            importlib.import_module("gno.train" if name in ("Case", "Run", "load_case") else "gno.mesh"), name
-        )
-    raise AttributeError(f"module 'gno' has no attribute '{name}'")

@@ -7,8 +7,8 @@ from graph_cases import operator_for, samples_of, spec_of, square
 from scipy.sparse.linalg import eigs
 
 from gno.graph import collate
-from gno.graph.stencil import STEEPEST, even
 from gno.mesh import interpolation, laplacian
+from gno.mesh.laplacian import STEEPEST, even
 from gno.nn.stencil import LocalLaw, MeshLaplacian
 from gno.train import Case, Data, Model, Training
 from gno.train.case import Time

@@ -12,9 +12,9 @@ from gno.graph.features import in_units
 from gno.graph.fields import FieldSpec, find_field
 from gno.graph.grading import is_graded, node_sizes
 from gno.graph.neighbours import edges_of
-from gno.graph.stencil import even, steepest
 from gno.mesh import Mesh, laplacian, nearest_image, repeats, torus_of
 from gno.mesh.geometry import domain_dim
+from gno.mesh.laplacian import even, steepest
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
 FIRST_STEP = 2.5

@@ -1,4 +1,4 @@
-"""The Laplacian on the mesh as samples carry it, and as explicit steps can bear it."""
+"""The Laplacian on the mesh as samples carry it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,6 @@ from scipy.sparse import csr_matrix, diags, vstack
 from torch import Tensor
 
 from gno.graph.segment import kept, order
-
-# Rows of the Laplacian that explicit steps are made with, against the median row of the mesh.
-STEEPEST = 1.5
-
-
-def even(operator: csr_matrix) -> csr_matrix:
-    """A Laplacian whose rows are at most :data:`STEEPEST` times as large as usual on this mesh.
-
-    Explicit steps are stable up to a size that the smallest cells decide. A node of such cells follows its neighbours
-    at once in any case; with a row that is scaled down it does so a little later, and steps may be as large as the
-    usual cells allow.
-    """
-    size = -operator.diagonal()
-    usual = float(np.median(size[size > 0])) if (size > 0).any() else 1.0
-    return (diags(np.minimum(1.0, STEEPEST * usual / np.maximum(size, usual))) @ operator).tocsr()
-
-
-def steepest(operator: csr_matrix) -> float:
-    """The largest row, as its diagonal measures it, in one over the square of the user's unit of length."""
-    return float(-operator.diagonal().min(initial=0.0))
 
 
 def stencil(operator: csr_matrix, at: csr_matrix, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from gno.mesh.shapes import Shape
 
 # Circumcentric masses vanish where triangles are obtuse; no node gets less than this share of its ordinary mass.
 LEAST = 0.3
+# Rows of the Laplacian that explicit steps are made with, against the median row of the mesh.
+STEEPEST = 1.5
 
 
 def laplacian(mesh: Mesh) -> sp.csr_matrix:
@@ -67,3 +69,20 @@ def _stiffness(mesh: Mesh, kind: Shape, nodes: np.ndarray) -> np.ndarray:
         slope = np.concatenate([-slope.sum(2, keepdims=True), slope], axis=2) @ values[simplex]
         total += volume[:, k, None, None] * (slope.transpose(0, 2, 1) @ slope)
     return total
+
+
+def even(operator: sp.csr_matrix) -> sp.csr_matrix:
+    """A Laplacian whose rows are at most :data:`STEEPEST` times as large as usual on this mesh.
+
+    Explicit steps are stable up to a size that the smallest cells decide. A node of such cells follows its neighbours
+    at once in any case; with a row that is scaled down it does so a little later, and steps may be as large as the
+    usual cells allow.
+    """
+    size = -operator.diagonal()
+    usual = float(np.median(size[size > 0])) if (size > 0).any() else 1.0
+    return (sp.diags(np.minimum(1.0, STEEPEST * usual / np.maximum(size, usual))) @ operator).tocsr()
+
+
+def steepest(operator: sp.csr_matrix) -> float:
+    """The largest row, as its diagonal measures it, in one over the square of the user's unit of length."""
+    return float(-operator.diagonal().min(initial=0.0))
