@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import warnings
 from collections import Counter
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from gno import __version__
 from gno.commands.calibrate import calibrate
 from gno.commands.correct import correct
 from gno.commands.demo import demo
@@ -41,11 +44,21 @@ app = typer.Typer(
     cls=Commands,
     help="Neural operators on the meshes you already have, from a folder of results to pictures and mesh files.",
     epilog="Start with `gno demo`, or with `gno inspect` and `gno init` on meshes of your own.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback(invoke_without_command=True)
+def _alone(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(f"gno {__version__}" if version else context.get_help())
+
+
 for command in (inspect, init, train, evaluate, predict, show, calibrate, post, correct, demo):
     app.command()(command)
 
@@ -70,6 +83,7 @@ def main() -> NoReturn:
     """Run the command line: one line and exit status 2 for bad input, 130 for Ctrl-C, never a traceback."""
     warnings.showwarning = _warn
     _warned.clear()
+    atexit.register(gc.freeze)  # on the way out, to search all of torch for garbage once more takes two seconds
     try:
         status = app(standalone_mode=False, prog_name="gno")
     except (KeyboardInterrupt, typer.Abort):

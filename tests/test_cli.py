@@ -1,10 +1,12 @@
 """The command line: help that teaches, one line and exit status 2 for bad input, and the whole corridor."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import pytest
 from cli_cases import gno
 from train_cases import square
 
+from gno import __version__, progress
 from gno.mesh import read, write, write_series
 from gno.train import load_case
 
@@ -53,8 +56,25 @@ def test_every_command_teaches_by_example(command, capsys, monkeypatch):
 
 
 def test_no_arguments_list_the_commands(capsys, monkeypatch):
-    _, out, err = gno(capsys, monkeypatch)
-    assert all(command in out + err for command in COMMANDS)
+    status, out, err = gno(capsys, monkeypatch)
+    assert (status, err) == (0, "") and all(f"\n  {command} " in out for command in COMMANDS)
+
+
+def test_the_version_is_printed():
+    done = subprocess.run([sys.executable, "-m", "gno", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"gno {__version__}\n", "")
+
+
+def test_what_takes_long_is_named_on_a_terminal_and_nowhere_else(monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    said = []
+    for terminal in (True, False):
+        monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
+        monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
+        with progress.status("reading [a].vtu"):
+            time.sleep(0.1)
+        said.append("reading [a].vtu" in stream.getvalue())
+    assert said == [True, False]
 
 
 @pytest.mark.parametrize(

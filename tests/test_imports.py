@@ -27,8 +27,9 @@ BELOW = {
     "uq": {"mesh", "graph", "nn", "physics", "post", "train", "uncertain", "workers"},
     "inspection": {"mesh", "graph"},
     "demo": {"mesh", "graph", "post", "train"},
-    "commands": {"mesh", "post", "train", "uq", "inspection", "demo"},
-    "cli": {"commands"},
+    "commands": {"mesh", "post", "train", "uq", "inspection", "demo", "progress"},
+    "cli": {"commands", ""},
+    "__main__": {"cli"},
     "": {"mesh", "train", "lazy"},
 }
 HEAVY = {"gmsh", "lightning", "lightning_fabric", "matplotlib", "pyvista", "skfem", "torch", "vtkmodules"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gno.commands.options import Device
+from gno.progress import status
 
 if TYPE_CHECKING:
     from gno.uq import Calibrated
@@ -34,11 +35,13 @@ def calibrate(
       gno calibrate runs/case held_out/*.vtu --coverage 0.95 --false-alarms 0.02
     """
     from gno.train.splits import load_splits, series_files
-    from gno.uq import Calibrated
-    from gno.uq.calibrated import load_sampler
-    from gno.uq.conformal import meshes_needed
 
-    sampler = load_sampler(run, device=device or "cpu")
+    with status("loading"):
+        from gno.uq import Calibrated
+        from gno.uq.calibrated import load_sampler
+        from gno.uq.conformal import meshes_needed
+
+        sampler = load_sampler(run, device=device or "cpu")
     case = sampler.operator.blueprint.case
     training = load_splits(run)["train"] or case.paths()["train"]
     files = files if case.time is None else series_files(files)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gno.commands.options import Json
+from gno.progress import status
 
 
 def correct(
@@ -67,6 +68,7 @@ def correct(
         k = command.parameter(str(conductivity))
         equation = command.diffusion_problem(mesh, k, fix or [], loads or [], source)
     others = {name: command.fields(name) for name in against or []}
-    found = correct_field(mesh, command.fields(field), equation, tolerance=tolerance, guesses=others)
-    write(found.mesh, output)
+    with status("solving"):
+        found = correct_field(mesh, command.fields(field), equation, tolerance=tolerance, guesses=others)
+        write(found.mesh, output)
     typer.echo(json.dumps(found.facts, indent=2) if as_json else f"{found}\n{output}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gno.commands.options import Device, Json, RunFolder, each_frame
+from gno.progress import counter, status
 
 
 def evaluate(
@@ -61,8 +62,6 @@ def evaluate(
       gno evaluate runs/waves test/*.pvd --uncertainty -o doubt.png
     """
     from gno.train.splits import series_files
-    from gno.uq import Calibrated
-    from gno.uq.calibrated import is_plain
 
     files = files or _test_files(run)
     if uncertainty or diagram:
@@ -70,7 +69,11 @@ def evaluate(
             raise ValueError("--curves: expected it without --uncertainty and -o, which draw the doubt over time")
         _evaluate_doubt(run, files, device=device or "cpu", as_json=as_json, diagram=diagram)
         return _say_what_was_seen(run, files)
-    sampler = Calibrated.load(run, device=device or "cpu").sampler
+    with status("loading"):
+        from gno.uq import Calibrated
+        from gno.uq.calibrated import is_plain
+
+        sampler = Calibrated.load(run, device=device or "cpu").sampler
     loaded: Any = sampler.operator if is_plain(sampler) else sampler
     look = {"progress": True} if is_plain(sampler) else {}
     in_time = sampler.operator.blueprint.case.time is not None
@@ -108,11 +111,12 @@ def _say_what_was_seen(run: Path, files: Sequence[Path]) -> None:
 
 def _evaluate_doubt(run: Path, files: Sequence[Path], *, device: str, as_json: bool, diagram: Path | None) -> None:
     """The metrics of the doubt, and figures."""
-    from gno.train.report import counter
     from gno.train.splits import series_files
-    from gno.uq import Calibrated, draw_reliability, draw_rollout_doubt, draw_scales, evaluate, evaluate_in_time
 
-    calibrated = Calibrated.load(run, device=device)
+    with status("loading"):
+        from gno.uq import Calibrated, draw_reliability, draw_rollout_doubt, draw_scales, evaluate, evaluate_in_time
+
+        calibrated = Calibrated.load(run, device=device)
     if calibrated.sampler.operator.blueprint.case.time is not None:
         series = series_files(files)
         with counter("rolling out", len(series), draw=True) as advance:
@@ -122,7 +126,8 @@ def _evaluate_doubt(run: Path, files: Sequence[Path], *, device: str, as_json: b
             typer.echo(str(rolled.write_csv(diagram.with_suffix(".csv"))), err=True)
             typer.echo(str(draw_rollout_doubt(rolled, diagram)), err=True)
         return
-    found = evaluate(calibrated.sampler, files, calibration=calibrated.conformal)
+    with status(f"judging {len(files)} files"):
+        found = evaluate(calibrated.sampler, files, calibration=calibrated.conformal)
     typer.echo(found.to_json() if as_json else str(found))
     if diagram is not None:
         typer.echo(str(draw_reliability(found.reliability, diagram)), err=True)

@@ -7,6 +7,7 @@ import warnings
 import typer
 
 from gno.commands.options import Files, Json, complain, on_stop
+from gno.progress import status
 
 
 def inspect(files: Files, as_json: Json = False) -> None:
@@ -28,11 +29,12 @@ def inspect(files: Files, as_json: Json = False) -> None:
     with on_stop(lambda: f"{len(found) + failed} of {len(files)} files inspected"):
         for file in files:
             try:
-                mesh = read(file)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", MeshWarning)  # of what reading has said already
-                    topology = topology_of(split_address(file)[0], mesh.n_nodes)
-                found.append(look(mesh, n_steps=max(1, len(step_times(file))), topology=topology))
+                with status(f"looking at {file.name}"):
+                    mesh = read(file)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", MeshWarning)  # of what reading has said already
+                        topology = topology_of(split_address(file)[0], mesh.n_nodes)
+                    found.append(look(mesh, n_steps=max(1, len(step_times(file))), topology=topology))
             except (ValueError, OSError) as error:
                 failed += 1
                 complain(error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gno.commands.options import Json, on_stop
+from gno.progress import counter, status
 
 if TYPE_CHECKING:
     from gno.mesh import Mesh
@@ -106,7 +107,8 @@ def post(
             found = report.report_fluid(found, drag, velocity=names, pressure=said(pressure), **flow)
         return found
 
-    found, each = derived(read(file)), [derived(read(sample)) for sample in sample_files(file)]
+    with status("deriving"):
+        found, each = derived(read(file)), [derived(read(sample)) for sample in sample_files(file)]
     if held_out is not None:
         found = _with_intervals(found, each, file, held_out, derived)
     elif each:
@@ -127,7 +129,6 @@ def _with_intervals(
     """Standard deviations, and intervals by the predictions in a folder, that of the file itself left out."""
     from gno.mesh import read
     from gno.post.samples import PREDICTED, sample_files, with_spread
-    from gno.train.report import counter
     from gno.uq.calibrated import COVERAGE
     from gno.uq.derived import Derived, with_intervals
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gno.commands.options import Device, Files, RunFolder, complain, on_stop
+from gno.progress import status
 
 if TYPE_CHECKING:
     from gno.uq import Calibrated
@@ -51,9 +52,11 @@ def predict(
     """
     from gno.mesh.writer import WRITABLE
     from gno.train.splits import series_files, series_of
-    from gno.uq import Calibrated
 
-    calibrated = Calibrated.load(run, device=device or "cpu")
+    with status("loading"):
+        from gno.uq import Calibrated
+
+        calibrated = Calibrated.load(run, device=device or "cpu")
     if calibrated.sampler.operator.blueprint.case.time is not None:
         # a file alone may be a start as well as a frame of numbered ones
         if samples:
@@ -67,9 +70,13 @@ def predict(
         raise ValueError(f"--format: expected one of {', '.join(WRITABLE)}, got '{suffix}'")
     targets, done = _output_paths(files, output, suffix), 0
     with on_stop(lambda: f"{done} of {len(files)} files predicted" + (f", they are in {output}" if done else "")):
-        for line in _predict_files(calibrated, files, targets, levels=levels, samples=samples):
-            done = min(done + 1, len(files))
+        lines = _predict_files(calibrated, files, targets, levels=levels, samples=samples)
+        for file in files:
+            with status(f"predicting {file.name}"):
+                line = next(lines)
+            done += 1
             typer.echo(line)
+        typer.echo("".join(f"{line}\n" for line in lines), nl=False)
 
 
 def _predict_files(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from gno.progress import status
 
 
 def show(
@@ -47,14 +50,16 @@ def show(
     from gno.post.show import show as show_field
     from gno.post.show import show_levels
 
-    mesh, part = read(file), _component(component)
-    if levels:
-        coarse = [read(path) for path in _level_files(file)]
-        picture = show_levels(mesh, coarse, field, component=part, output=output, around=around)
-    else:
-        name = _chosen(field, file, [*mesh.point_fields, *mesh.cell_fields])
-        other = read(compare) if compare and Path(compare).is_file() else compare
-        picture = show_field(mesh, name, compare=other, output=output, component=part, warp=warp, around=around)
+    part = _component(component)
+    with status("drawing") if output else contextlib.nullcontext():  # a window stays as long as it is looked at
+        mesh = read(file)
+        if levels:
+            coarse = [read(path) for path in _level_files(file)]
+            picture = show_levels(mesh, coarse, field, component=part, output=output, around=around)
+        else:
+            name = _chosen(field, file, [*mesh.point_fields, *mesh.cell_fields])
+            other = read(compare) if compare and Path(compare).is_file() else compare
+            picture = show_field(mesh, name, compare=other, output=output, component=part, warp=warp, around=around)
     if picture:
         typer.echo(str(picture))
 

@@ -10,6 +10,7 @@ import typer
 
 from gno.commands.calibrate import describe
 from gno.commands.options import Device, on_stop, quoted
+from gno.progress import status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,13 +85,16 @@ def train(
 def _train_plain(case: Case, folder: Path, **options: Any) -> str:
     """Train; what became of it, and what would help, in a line each."""
     from gno.mesh import MeshError
-    from gno.train import train as run_training
-    from gno.train.advice import advise
+
+    with status("loading"):
+        from gno.train import train as run_training
+        from gno.train.advice import advise
 
     files = case.paths()
     run = run_training(case, folder, **options)
     try:
-        return "\n".join(filter(None, (run.summary(), advise(run, files["train"], files["validation"]))))
+        with status("comparing the errors of training and validation files"):
+            return "\n".join(filter(None, (run.summary(), advise(run, files["train"], files["validation"]))))
     except MeshError:  # a file that is gone by now costs no training
         return run.summary()
 
@@ -98,14 +102,17 @@ def _train_plain(case: Case, folder: Path, **options: Any) -> str:
 def _train_uncertain(case: Case, folder: Path, **options: Any) -> str:
     """Train what [uncertainty] asks for and calibrate it on the validation files; what became of it, in a few lines."""
     from gno.train import Interrupted
-    from gno.uq import Calibrated
-    from gno.uq import train_uncertain as run_training
+
+    with status("loading"):
+        from gno.uq import Calibrated
+        from gno.uq import train_uncertain as run_training
 
     paths = case.paths()
     sampler = run_training(case, folder, **options)
     try:
-        held_out = _labelled(sampler, paths["validation"])
-        said = [_summary(folder, sampler, held_out)]
+        with status("errors on the validation files"):
+            held_out = _labelled(sampler, paths["validation"])
+            said = [_summary(folder, sampler, held_out)]
         calibrated = Calibrated.fit(sampler, paths["train"], held_out, progress=True)
     except (KeyboardInterrupt, ValueError, OSError) as error:
         kept = f"trained and saved in {folder}, not calibrated yet; resume to go on"
