@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from graph_cases import spec_of, square
+from graph_cases import operator_for, spec_of, square
+from test_lattice import CELLS, cloud
 from train_cases import case, squares
 
-from gno.graph import SampleSpec, build_sample
-from gno.graph.mirror import with_images
+from gno.graph import SampleSpec, build_sample, collate
+from gno.graph.mirror import WithImages, signs_of
 from gno.mesh import CellBlock, Mesh
 from gno.train.blueprint import Blueprint
 from gno.train.case import Case
+from gno.train.normalise import fit_scale
 from gno.train.sources import prepare
+from gno.train.task import task_of
 
 
 def domain(dim: int, seed: int = 0) -> Mesh:
@@ -25,6 +28,10 @@ def domain(dim: int, seed: int = 0) -> Mesh:
         global_fields={"load": fields["load"]},
         point_sets={**mesh.point_sets, **top},
     )
+
+
+def with_images(samples, spec, axes):
+    return WithImages(samples, signs_of(spec, axes))
 
 
 def reflected(mesh: Mesh, axes: tuple[int, ...]) -> Mesh:
@@ -52,14 +59,28 @@ def test_images_are_the_samples_of_mirrored_meshes(dim, graded, coordinates):
     samples = [build_sample(mesh, spec, torch.float64) for mesh in meshes]
     axes = (0, 1) if dim == 2 else (0, 1, 2)
     images = with_images(samples, spec, axes)
-    assert len(images) == 2 ** len(axes) * 2 and images[:2] == samples
+    assert len(images) == 2 ** len(axes) * 2 and list(images[:2]) == samples
     mirrors = [(0,), (1,), (0, 1)] if dim == 2 else [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     for k, mirror in enumerate(mirrors):
-        for mesh, image in zip(meshes, images[2 * (k + 1) :], strict=False):
+        for mesh, image in zip(meshes, images[2 * (k + 1) : 2 * (k + 2)], strict=True):
             expected = build_sample(reflected(mesh, mirror), spec, torch.float64)
             smooth = (np.isin(mesh.points, (0, 1)).sum(1) < 2).nonzero()[0]  # at edges there are several normals
             for key in ("x", "y", "geometry", "pos_0", "mass_0"):
                 torch.testing.assert_close(image[key][smooth], expected[key][smooth], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["triclinic", "slab"])
+def test_images_of_oblique_cells_lie_in_mirrored_cells(name):
+    cell = CELLS[name]
+    mesh = cloud(cell)
+    spec = spec_of(mesh, first_step=1.2)
+    operator = operator_for(build_sample(mesh, spec, torch.float64))
+    for axis, image in enumerate(with_images([build_sample(mesh, spec, torch.float64)], spec, [0, 1, 2])[1:4]):
+        sign = np.where(np.arange(3) == axis, -1.0, 1.0)
+        other = mesh.replace(points=mesh.points * sign, period=cell * sign)
+        samples = (image, build_sample(other, spec, torch.float64))
+        found, expected = (operator(collate([sample])).fields[0].detach() for sample in samples)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_an_image_shares_what_a_mirror_leaves_and_returns_in_the_mirror():
@@ -77,11 +98,9 @@ def test_components_that_do_not_say_what_they_are_are_refused():
     mesh = square(5)
     stress = np.ones((mesh.n_nodes, 3))
     for values, says in ((stress, "a third that is zero, got 's'"), (np.ones((mesh.n_nodes, 6)), "'s' of 6")):
-        odd = mesh.replace(point_fields={**mesh.point_fields, "s": values})
-        spec = SampleSpec.fit([odd], inputs=["a"], targets=["s"], n_levels=3, first_step=2.0)
         with pytest.raises(ValueError, match=says):
-            with_images([build_sample(odd, spec)], spec, [0])
-    padded = mesh.replace(point_fields={**mesh.point_fields, "s": stress * [1, 1, 0]})
+            prepare(mirrored("x", inputs=["a"], targets=["s"]), {"train": [mesh.with_point_fields(s=values)]})
+    padded = mesh.with_point_fields(s=stress * [1, 1, 0])
     spec = SampleSpec.fit([padded], inputs=["a"], targets=["s"], n_levels=3, first_step=2.0)
     image = with_images([build_sample(padded, spec)], spec, [0])[1]
     assert image.y[0].tolist() == [-1, 1, 0]
@@ -89,20 +108,29 @@ def test_components_that_do_not_say_what_they_are_are_refused():
         with_images([build_sample(mesh, spec_of(mesh))], spec_of(mesh), [2])
 
 
+def mirrored(*axes: str, **data) -> Case:
+    return case().model_copy(update={"data": case().data.model_copy(update={"mirror": axes, **data})})
+
+
 def test_a_case_learns_from_images_and_evaluates_without():
-    mirrored = case().model_copy(update={"data": case().data.model_copy(update={"mirror": ("y", "x")})})
-    meshes = {"train": squares(3), "validation": squares(1)}
-    plain, ready = prepare(case(), meshes, progress=False), prepare(mirrored, meshes, progress=False)
-    assert [len(ready.samples[key]) for key in ("train", "validation")] == [12, 1] and len(plain.samples["train"]) == 3
-    # what a mirror turns has no mean
-    means = [
-        Blueprint.fit(case(), prepared.spec, prepared.samples["train"]).normalisation.targets.mean
-        for prepared in (plain, ready)
-    ]
-    assert means[0][:2].abs().min() > 0.1 and means[1][:2].abs().max() < 1e-6
+    cases, meshes = (case(), mirrored("y", "x")), {"train": squares(3), "validation": squares(1)}
+    plain, ready = (prepare(c, meshes, progress=False) for c in cases)
+    blueprints = [Blueprint.fit(c, p.spec, p.samples["train"]) for c, p in zip(cases, (plain, ready), strict=True)]
+    tasks = [task_of(b, p.samples, b.model()) for b, p in zip(blueprints, (plain, ready), strict=True)]
+    assert [len(task.samples) for task in tasks] == [3, 12] and len(ready.samples["train"]) == 3
+    scales = [blueprint.normalisation.targets for blueprint in blueprints]
+    assert scales[0].mean[:2].abs().min() > 0.1 and not scales[1].mean[:2].any()  # what a mirror turns has no mean
+    # units are those of the images, too, which are those of their meshes
+    images = with_images(ready.samples["train"], ready.spec, [0, 1])
+    torch.testing.assert_close(fit_scale(images, "y", ready.spec.targets).std, scales[1].std, rtol=1e-6, atol=0)
+    normalise = blueprints[1].normalisation.apply
+    for image, learned in zip(images, tasks[1].samples, strict=True):
+        for key in ("x", "y", "geometry", "pos_1"):
+            torch.testing.assert_close(normalise(image)[key], learned[key], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("section", [{"physics": {"equation": "diffusion"}}, {"time": {}}])
-def test_equations_and_series_have_no_images(section):
-    with pytest.raises(ValueError, match=r"data.mirror: expected none in a case with \[(physics|time)\], got y"):
-        Case.model_validate({"data": {"targets": ["u"], "mirror": "y"}, "training": {"epochs": 1}, **section})
+def test_equations_have_no_images():
+    sections = {"data": {"targets": ["u"], "mirror": "y"}, "training": {"epochs": 1}}
+    with pytest.raises(ValueError, match=r"data.mirror: expected none in a case with \[physics\], got y"):
+        Case.model_validate({**sections, "physics": {"equation": "diffusion"}})
+    assert Case.model_validate({**sections, "time": {}}).data.mirror_axes == [1]

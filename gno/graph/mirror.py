@@ -4,64 +4,107 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gno.graph.features import axes_of_columns
 from gno.graph.fields import FieldSpec
 from gno.graph.sample import MeshData
 from gno.graph.spec import SampleSpec
+from gno.mesh.lattice import ROWS
+
+# The last rows of a lattice are lengths, and what is seen; the others are vectors.
+LENGTHS = 3
+# What the columns of a sample's tensors are multiplied by in a mirror, by name; those of levels under a common one.
+Signs = Mapping[str, Float[Tensor, "*rows n_columns"]]
 
 
-def with_images(samples: Sequence[MeshData], spec: SampleSpec, axes: Sequence[int]) -> list[MeshData]:
+class WithImages(Sequence[MeshData]):
     """The samples, and behind them their images in every mirror and in mirrors one after the other.
 
-    The image of a mesh has the nodes, the anchors and the cells of it; places, what points somewhere in the
-    features, and the components of vectors and tensors change their sign. Indices and masses are shared.
+    The image of a mesh has its nodes, its anchors and its cells; places, what points somewhere in the features, and the
+    components of vectors and tensors change their sign. Images are made when they are asked for and kept by nobody;
+    indices and masses they share with their mesh.
 
     Args:
-        samples: raw.
+        samples: raw, or normalised without means of what a mirror turns (:func:`turned`); windows in time, too.
+        mirrors: of :func:`signs_of`.
+    """
+
+    def __init__(self, samples: Sequence[MeshData], mirrors: Sequence[Signs]) -> None:
+        self.samples, self.mirrors = samples, tuple(mirrors)
+
+    def __len__(self) -> int:
+        return len(self.samples) * (1 + len(self.mirrors))
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        mirror, k = divmod(range(len(self))[index], len(self.samples))
+        return image(self.samples[k], self.mirrors[mirror - 1]) if mirror else self.samples[k]
+
+
+def image(sample: MeshData, signs: Signs) -> MeshData:
+    """The sample in a mirror."""
+    found = copy.copy(sample)
+    for key, value in sample.to_dict().items():
+        name, _, level = key.rpartition("_")
+        sign = signs.get(name if level.isdigit() else key)
+        if sign is not None and value is not None and (name != "torus" or value.shape[1] == ROWS):
+            found[key] = value * sign.to(value)
+    return found
+
+
+def signs_of(spec: SampleSpec, axes: Sequence[int], forcing: Sequence[str] = ()) -> list[Signs]:
+    """The mirrors that reverse some of the axes, each and together.
+
+    Args:
         spec: of the samples.
         axes: that a mirror through the middle of the mesh reverses, each.
+        forcing: names of the inputs that windows in time have apart from the others.
 
     Raises:
-        ValueError: an axis that the meshes do not have, a field whose components do not say what it is, or a box
-            that is not rectangular.
+        ValueError: an axis that the meshes do not have, or a field whose components do not say what it is.
     """
     if odd := [axis for axis in axes if axis >= spec.dim]:
         raise ValueError(f"data.mirror: expected axes of {spec.dim}-D meshes, got {'xyz'[odd[0]]}")
-    if any(key.startswith("torus_") and sample[key].shape[1] > 3 for sample in samples[:1] for key in sample.keys()):  # noqa: SIM118 (no mapping)
-        raise ValueError("data.mirror: expected a rectangular box where coordinates repeat, got another")
-    for key, fields in (("x", spec.inputs), ("y", spec.targets)):
-        _check_padding(samples, key, fields, spec.dim)
-    images = list(samples)
-    for mirrors in itertools.chain(*(itertools.combinations(axes, n + 1) for n in range(len(axes)))):
-        signs = _signs(spec, mirrors)
-        images += [_image(sample, signs) for sample in samples]
-    return images
+    mirrors = itertools.chain(*(itertools.combinations(axes, n + 1) for n in range(len(axes))))
+    return [_signs(spec, mirror, forcing) for mirror in mirrors]
 
 
-def _image(sample: MeshData, signs: Mapping[str, Float[Tensor, " n_columns"]]) -> MeshData:
-    image = copy.copy(sample)
-    for key in sample.keys():  # noqa: SIM118 (no mapping)
-        sign = signs.get("pos" if key.startswith("pos_") and key[4:].isdigit() else key)
-        if sign is not None and sample[key] is not None:
-            image[key] = sample[key] * sign.to(sample[key].dtype)
-    return image
-
-
-def _signs(spec: SampleSpec, mirrors: Sequence[int]) -> dict[str, Float[Tensor, " n_columns"]]:
-    """What the columns of a sample are multiplied by."""
+def _signs(spec: SampleSpec, mirror: Sequence[int], forcing: Sequence[str]) -> Signs:
     place = torch.ones(spec.dim)
-    place[list(mirrors)] = -1
-    geometry = axes_of_columns(spec.dim, len(spec.sets), coordinates=spec.coordinates, graded=spec.graded_dim > 0)
-    signs = {"pos": place, "geometry": torch.tensor([1.0 if axis is None else place[axis] for axis in geometry])}
-    for key, fields in (("x", spec.inputs), ("y", spec.targets)):
-        signs[key] = torch.cat([torch.ones(0), *(_of_components(field, place) for field in fields)])
-    return signs
+    place[list(mirror)] = -1
+    along = axes_of_columns(spec.dim, len(spec.sets), coordinates=spec.coordinates, graded=spec.graded_dim > 0)
+    lattice = torch.cat([place.expand(ROWS - LENGTHS, -1), torch.ones(LENGTHS, spec.dim)])
+    states = _of_fields(spec.targets, place)
+    return {
+        "pos": place,
+        "torus": lattice,  # the lengths of a rectangular box stay
+        "geometry": torch.tensor([1.0 if axis is None else place[axis] for axis in along]),
+        "x": _of_fields(spec.inputs, place),
+        "forcing": _of_fields([field for field in spec.inputs if field.name in forcing], place),
+        **dict.fromkeys(("y", "past", "future"), states),
+    }
+
+
+def turned(fields: Sequence[FieldSpec], dim: int, axes: Sequence[int]) -> Bool[Tensor, " n_columns"]:
+    """Which columns of some fields change their sign in one of the mirrors: over all images they have no mean.
+
+    >>> turned([FieldSpec("T", "point", 1), FieldSpec("u", "point", 2)], 2, [1]).tolist()
+    [False, False, True]
+    """
+    found = torch.zeros(sum(field.n_components for field in fields), dtype=torch.bool)
+    for mirror in 1 - 2 * torch.eye(dim)[list(axes)]:
+        found |= _of_fields(fields, mirror) < 0
+    return found
+
+
+def _of_fields(fields: Sequence[FieldSpec], place: Float[Tensor, " dim"]) -> Float[Tensor, " n_columns"]:
+    return torch.cat([torch.ones(0), *(_of_components(field, place) for field in fields)])
 
 
 def _of_components(field: FieldSpec, place: Float[Tensor, " dim"]) -> Float[Tensor, " n_components"]:
@@ -79,16 +122,22 @@ def _of_components(field: FieldSpec, place: Float[Tensor, " dim"]) -> Float[Tens
     return known[field.n_components]
 
 
-def _check_padding(samples: Sequence[MeshData], key: str, fields: Sequence[FieldSpec], dim: int) -> None:
-    """In the plane three components are a vector only if the third is zero; else they may be a stress."""
-    first = 0
-    for field in fields:
-        last = first + field.n_components - 1
-        if dim == 2 and field.n_components == 3:
-            for sample in samples:
-                if sample[key] is not None and sample[key][:, last].any():
-                    raise ValueError(
-                        "data.mirror: expected vectors of two components, or a third that is zero, got "
-                        f"'{field.name}'; a symmetric tensor is given as 2 × 2"
-                    )
-        first = last + 1
+def check_vectors(fields: Sequence[FieldSpec], dim: int, values: Iterable[Float[Tensor, "n n_columns"]]) -> None:
+    """In the plane three components are a vector only if the third is zero; else they may be a stress.
+
+    Args:
+        fields: whose components are the columns of the values.
+        dim: of space.
+        values: of all training meshes, and times.
+
+    Raises:
+        ValueError: a third component that is not.
+    """
+    ends = list(itertools.accumulate(field.n_components for field in fields))
+    thirds = {end - 1: f.name for end, f in zip(ends, fields, strict=True) if dim == 2 and f.n_components == 3}
+    for found in values if thirds else ():
+        if odd := [name for column, name in thirds.items() if found[:, column].any()]:
+            raise ValueError(
+                f"data.mirror: expected vectors of two components, or a third that is zero, got '{odd[0]}'; a "
+                "symmetric tensor is given as 2 × 2"
+            )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gno.graph import MeshData, SampleSpec
+from gno.graph.mirror import turned
 from gno.nn import NeuroScale, OperatorConfig
 from gno.train.case import Case
 from gno.train.checkpoint import load_tensors, pack, save_tensors, unpack
@@ -58,12 +59,12 @@ class Blueprint:
             "mesh_key_level": finest_dense_level(samples, DENSE, first=2),
             **(operator_sizes(spec, case.time) if case.time else {}),
         }
-        doubt = case.uncertainty.operator if case.uncertainty else {}
+        doubt, axes = case.uncertainty.operator if case.uncertainty else {}, case.data.mirror_axes
         config = OperatorConfig.preset(case.model.size, **{**sizes, **doubt, **case.model.operator})
         if case.time:
-            return cls(case, spec, config, fit_normalisation(trajectories, spec, case.time.forcing))
-        inputs, targets = fit_scale(samples, "x", spec.inputs), target_scale(samples, spec, case)
-        return cls(case, spec, config, Normalisation(inputs, targets))
+            return cls(case, spec, config, fit_normalisation(trajectories, spec, case.time.forcing, axes))
+        inputs = fit_scale(samples, "x", spec.inputs, turned(spec.inputs, spec.dim, axes))
+        return cls(case, spec, config, Normalisation(inputs, target_scale(samples, spec, case)))
 
     def model(self, seed: int = 0) -> nn.Module:
         """The operator with fresh weights; the caller's random numbers are left alone."""

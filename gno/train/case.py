@@ -81,8 +81,8 @@ class Case(Part):
 
     @pydantic.model_validator(mode="after")
     def _mirrors(self) -> Self:
-        if self.data.mirror and (other := next((key for key in ("physics", "time") if getattr(self, key)), None)):
-            raise ValueError(f"data.mirror: expected none in a case with [{other}], got {', '.join(self.data.mirror)}")
+        if self.data.mirror and self.physics:
+            raise ValueError(f"data.mirror: expected none in a case with [physics], got {', '.join(self.data.mirror)}")
         return self
 
     @pydantic.model_validator(mode="after")

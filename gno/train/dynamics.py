@@ -21,6 +21,7 @@ from torch_geometric.data import Batch, Data
 
 from gno.graph import SampleSpec, collate
 from gno.graph.batch import measure
+from gno.graph.mirror import turned
 from gno.graph.segment import segment_sum
 from gno.nn import Output
 from gno.nn.output import restricted
@@ -151,9 +152,15 @@ def operator_sizes(spec: SampleSpec, time: Time) -> dict[str, int]:
 
 
 def fit_normalisation(
-    trajectories: Sequence[Trajectory], spec: SampleSpec, forcing: Sequence[str] = ()
+    trajectories: Sequence[Trajectory], spec: SampleSpec, forcing: Sequence[str] = (), axes: Sequence[int] = ()
 ) -> Normalisation:
     """The scales of inputs, rates, states and steps, from the training trajectories only.
+
+    Args:
+        trajectories: raw.
+        spec: how the case sees a mesh.
+        forcing: names of the inputs that change with time.
+        axes: of mirrors whose images count, too.
 
     Raises:
         ValueError: no trajectory has two frames.
@@ -162,7 +169,6 @@ def fit_normalisation(
     rates = [_frame(t, k, _rate(t, k)) for t in trajectories for k in range(1, len(t))]
     if not rates:
         raise ValueError("data.train: expected trajectories of at least two frames, got single frames")
-    samples = [sample for t in trajectories for sample in t.samples]
     steps = torch.cat([t.times.diff() for t in trajectories]).log()
     spread = steps.std(correction=0)
     step = Scale(
@@ -171,16 +177,21 @@ def fit_normalisation(
     targets = fit_scale(rates, "y", spec.targets)
     zero, rms = torch.zeros_like(targets.mean), targets.rms.clone()
     std = torch.cat([rms[c] / f.n_components**0.5 for c, f in columns_of(spec.targets)])
-    inputs = _with_forcing(fit_scale(samples, "x", spec.inputs), trajectories, spec, forcing)
-    return Normalisation(inputs, Scale(zero, std, rms), fit_scale(frames, "y", spec.targets), step)
+    states = fit_scale(frames, "y", spec.targets, turned(spec.targets, spec.dim, axes))
+    return Normalisation(_inputs_scale(trajectories, spec, forcing, axes), Scale(zero, std, rms), states, step)
 
 
-def _with_forcing(inputs: Scale, trajectories: Sequence[Trajectory], spec: SampleSpec, forcing: Sequence[str]) -> Scale:
-    """The scale of the inputs with the columns of the forcing fitted on all frames, not on the first alone."""
+def _inputs_scale(
+    trajectories: Sequence[Trajectory], spec: SampleSpec, forcing: Sequence[str], axes: Sequence[int]
+) -> Scale:
+    """The columns of the forcing are fitted on all frames, not on the first alone."""
+    samples = [sample for t in trajectories for sample in t.samples]
+    inputs = fit_scale(samples, "x", spec.inputs, turned(spec.inputs, spec.dim, axes))
     if not forcing:
         return inputs
     frames = [_frame(t, k, t.forcing[k]) for t in trajectories for k in range(len(t))]
-    scale = fit_scale(frames, "y", [field for field in spec.inputs if field.name in forcing])
+    fields = [field for field in spec.inputs if field.name in forcing]
+    scale = fit_scale(frames, "y", fields, turned(fields, spec.dim, axes))
     columns = torch.tensor(state_columns(spec, forcing))
     return Scale(*(getattr(inputs, n).index_copy(0, columns, getattr(scale, n)) for n in ("mean", "std", "rms")))
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -90,13 +90,23 @@ class Normalisation:
         )
 
 
-def fit_scale(samples: Sequence[Data], key: str, fields: Sequence[FieldSpec]) -> Scale:
-    """The scale of the columns of ``sample[key]``; a constant field is divided by its size, or by 1 if it is zero."""
+def fit_scale(
+    samples: Sequence[Data], key: str, fields: Sequence[FieldSpec], turned: Bool[Tensor, " n_columns"] | None = None
+) -> Scale:
+    """The scale of the columns of ``sample[key]``; a constant field is divided by its size, or by 1 if it is zero.
+
+    Args:
+        samples: training meshes.
+        key: of their values.
+        fields: that these are of.
+        turned: columns whose sign is another in the mirror images of the meshes, which count, too: they have no mean.
+    """
     n_columns = sum(field.n_components for field in fields)
     mean, square = torch.zeros(n_columns, dtype=torch.float64), torch.zeros(n_columns, dtype=torch.float64)
     for sample in samples:
         mean += _average(sample, sample[key].double())
     mean /= len(samples)
+    mean = mean if turned is None else mean.masked_fill(turned, 0)
     for sample in samples:
         square += _average(sample, (sample[key].double() - mean) ** 2)
     square /= len(samples)

@@ -19,6 +19,7 @@ from torch_geometric.data import Batch
 from gno.graph import FieldSpec, MeshData, SampleSpec, collate
 from gno.graph.batch import measure
 from gno.graph.fields import find_field
+from gno.graph.mirror import turned
 from gno.mesh import Mesh
 from gno.nn import NeuroScale, OperatorConfig, Output
 from gno.physics import equations, losses, weights
@@ -349,7 +350,8 @@ def target_scale(samples: Sequence[MeshData], spec: SampleSpec, case: Case) -> S
     """
     labelled = [sample for sample in samples if is_labelled(sample)]
     if labelled:
-        scale = fit_scale(labelled, "y", spec.targets)
+        mirrored = turned(spec.targets, spec.dim, case.data.mirror_axes)
+        scale = fit_scale(labelled, "y", spec.targets, mirrored)
     else:
         if odd := sorted(set(case.data.targets) - set(unknowns(case))):
             raise ValueError(f"field '{odd[0]}': expected in some training mesh, since it is no unknown of [physics]")

@@ -103,6 +103,11 @@ class Data(Part):
             raise ValueError(f"split: expected three fractions that sum to 1, the first > 0, got {list(self.split)}")
         return self
 
+    @property
+    def mirror_axes(self) -> list[int]:
+        """The axes of ``mirror`` as numbers."""
+        return sorted({"xyz".index(axis) for axis in self.mirror})
+
     def paths(self, group: Callable[[Path], Path] | None = None) -> dict[str, list[Path]]:
         """The files of each split, sorted; a file belongs to one split only.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gno.graph import MeshData, SampleSpec, build_sample
-from gno.graph.mirror import with_images
+from gno.graph.mirror import check_vectors, signs_of
 from gno.mesh import Mesh, read, read_series
 from gno.progress import counter
 from gno.train.case import Case
@@ -77,7 +77,8 @@ def prepare(
         labelled = [sample for sample in samples["train"] if is_labelled(sample)]
         check_no_leak(labelled, spec)
         check_no_zero(labelled, spec)
-        samples["train"] = with_images(samples["train"], spec, sorted({"xyz".index(axis) for axis in case.data.mirror}))
+    if case.data.mirror:
+        check_mirrored(samples["train"], spec, case)
     check_held_out(sources["test"], spec, case, progress)
     return Prepared(spec, samples)
 
@@ -269,6 +270,25 @@ def frames_of(source: Source | str, spec: SampleSpec) -> Sequence[Mesh]:
         return [spec.seen(source)]
     frames = source if isinstance(source, Sequence) and not isinstance(source, str) else read_series(source)
     return Seen(frames, spec) if spec.period else frames
+
+
+def check_mirrored(samples: Sequence[MeshData] | Sequence[Trajectory], spec: SampleSpec, case: Case) -> None:
+    """All fields must be known in a mirror.
+
+    Raises:
+        ValueError: one that may be a vector or not, or meshes without one of the axes.
+    """
+    forcing = case.time.forcing if case.time else ()
+    signs_of(spec, case.data.mirror_axes, forcing)
+    forced = [field for field in spec.inputs if field.name in forcing]
+    for sample in samples:
+        if isinstance(sample, Trajectory):
+            check_vectors(spec.inputs, spec.dim, [mesh.x for mesh in sample.samples])
+            check_vectors(spec.targets, spec.dim, sample.states)
+            check_vectors(forced, spec.dim, sample.forcing)
+        else:
+            check_vectors(spec.inputs, spec.dim, [sample.x])
+            check_vectors(spec.targets, spec.dim, [sample.y])
 
 
 def check_no_zero(samples: Sequence[MeshData], spec: SampleSpec) -> None:

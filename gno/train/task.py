@@ -13,6 +13,7 @@ from torch_geometric.data import Batch
 
 from gno.graph import MeshData, collate
 from gno.graph.coarsen import clusters, coarsened
+from gno.graph.mirror import WithImages, signs_of
 from gno.graph.padding import Ladder
 from gno.nn.compiled import Compiled
 from gno.train.blueprint import Blueprint
@@ -67,10 +68,18 @@ def task_of(blueprint: Blueprint, samples: Mapping[str, Any], model: nn.Module, 
     # where there are no CUDA graphs to record, this mode is the usual one
     operator = Compiled(model, mode="reduce-overhead") if settings.compile else model
     task = (_in_time if blueprint.case.time else _steady)(blueprint, samples, operator, terms, dtype)
-    if not settings.compile:
-        return task
-    ladder = Ladder.fit(task.samples, settings.batch_size // settings.devices)
-    return dataclasses.replace(task, collate=lambda samples: ladder.pad(collate(samples)))
+    if settings.compile:
+        ladder = Ladder.fit(task.samples, settings.batch_size // settings.devices)
+        task = dataclasses.replace(task, collate=lambda samples: ladder.pad(collate(samples)))
+    return _mirrored(task, blueprint) if blueprint.case.data.mirror else task
+
+
+def _mirrored(task: Task, blueprint: Blueprint) -> Task:
+    """Learning also from mirror images."""
+    case = blueprint.case
+    mirrors = signs_of(blueprint.spec, case.data.mirror_axes, case.time.forcing if case.time else ())
+    samples, coarse = (WithImages(samples, mirrors) for samples in (task.samples, task.coarse))
+    return dataclasses.replace(task, samples=samples, coarse=coarse)
 
 
 def _steady(

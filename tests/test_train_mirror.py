@@ -1,0 +1,124 @@
+"""Mirror images in time: windows, and the losses of rollouts, are those of mirrored series."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from test_graded_periods import dense
+from time_cases import case, grid
+
+from gno.graph import SampleSpec, collate
+from gno.graph.mirror import WithImages, signs_of
+from gno.mesh import CellBlock, Mesh
+from gno.nn import NeuroScale, OperatorConfig
+from gno.train import train
+from gno.train.blueprint import Blueprint
+from gno.train.case import Case, Time
+from gno.train.dynamics import Evolution, Unrolled, fit_normalisation, operator_sizes
+from gno.train.losses import data_terms
+from gno.train.sources import prepare
+from gno.train.task import task_of
+from gno.train.trajectory import Windows, build_trajectory
+
+# Wind, as a whole and at nodes, is known at all times, and the force is a vector that stays.
+NAMES = {"inputs": ["a", "force", "wind", "gust"], "targets": ["u", "w"]}
+FORCING = ("wind", "gust")
+VECTORS = ("w", "gust", "wind", "force")
+
+
+def series(meshes: Sequence[Mesh]) -> list[Mesh]:
+    """Scalars and vectors that go round a box with the time, on a mesh for each; in a mirror nothing stays the same."""
+    frames = []
+    for k, mesh in enumerate(meshes):
+        angle = 2 * np.pi * mesh.points / np.ptp(mesh.points, axis=0)
+        wave = np.stack([np.sin(angle[:, 0] + 0.3 * k), np.cos(angle[:, 1] - 0.2 * k)], axis=1)
+        fields = {"a": np.sin(angle[:, 0] + 0.5), "u": wave.sum(1), "w": 0.5 + wave, "gust": k + wave[:, ::-1]}
+        whole = {"wind": np.array([1.0 + k, 0.5]), "force": np.array([2.0, -1.0])}
+        frames.append(mesh.replace(point_fields=fields, global_fields=whole, time=0.1 * k, source=f"frame {k}"))
+    return frames
+
+
+def reflected(mesh: Mesh, axis: int) -> Mesh:
+    """The mesh in a mirror, its cells turned the right way round again, with its vectors."""
+    sign = np.where(np.arange(2) == axis, -1.0, 1.0)
+    blocks = tuple(CellBlock(block.type, block.nodes[:, ::-1]) for block in mesh.cells)
+    stores = (mesh.point_fields, mesh.global_fields)
+    point, whole = ({k: v * sign if k in VECTORS else v for k, v in store.items()} for store in stores)
+    return mesh.replace(points=mesh.points * sign, cells=blocks, point_fields=point, global_fields=whole)
+
+
+def windows_of(frames: list[Mesh], spec: SampleSpec, horizon: int, normalisation=None):
+    """Windows of a normalised trajectory, and the normalisation; fitted with its images if there is none."""
+    trajectory = build_trajectory(frames, spec, FORCING)
+    normalisation = normalisation or fit_normalisation([trajectory], spec, FORCING, [0, 1])
+    trajectory = trajectory.normalised(normalisation, [3, 4, 5, 6], torch.float64)
+    return Windows([trajectory], 2, horizon), normalisation
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("period", [(1.0, 1.5), (1.0, 0.0)])
+def test_the_losses_of_rollouts_on_images_are_those_on_mirrored_series(axis, period):
+    """On graded meshes; a box that repeats along one coordinate has a boundary, but no corners with several normals."""
+    frames = series([dense(12, period=period)] * 5)
+    spec = SampleSpec.fit(frames[:1], **NAMES, n_levels=3, first_step=2.0, graded=True)
+    windows, normalisation = windows_of(frames, spec, 3)
+    expected, _ = windows_of([reflected(mesh, axis) for mesh in frames], spec, 3, normalisation)
+    images = WithImages(windows, signs_of(spec, [axis], FORCING))
+    assert len(images) == 2 and images[0].past.data_ptr() == windows[0].past.data_ptr()
+    assert images[1].link_0 is windows.trajectories[0].samples[0].link_0
+    time = Time(history=2, unroll=3, gradient=3, noise=0, forcing=FORCING)
+    sizes = {"n_geometry": windows[0].geometry.shape[1], "n_outputs": 3, **operator_sizes(spec, time)}
+    torch.manual_seed(0)
+    config = OperatorConfig(dim=2, n_levels=3, width=16, n_heads=2, n_blocks=1, **sizes)
+    evolution = Evolution(NeuroScale(config).double(), normalisation, spec, FORCING)
+    unrolled = Unrolled(evolution, data_terms(spec.targets, normalisation.targets), time, 3)
+    losses = [unrolled(collate([window])).detach() for window in (windows[0], images[1], expected[0])]
+    torch.testing.assert_close(losses[1], losses[2], rtol=1e-6, atol=0)
+    assert (losses[0] - losses[1]).abs().max() > 1e-3  # the operator itself has no symmetry
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_windows_on_a_mesh_that_changes_have_images(axis):
+    frames = series([grid(5 + k) for k in range(4)])
+    spec = SampleSpec.fit(frames[:1], **NAMES)
+    windows, normalisation = windows_of(frames, spec, 1)
+    expected, _ = windows_of([reflected(mesh, axis) for mesh in frames], spec, 1, normalisation)
+    images = WithImages(windows, signs_of(spec, [axis], FORCING))
+    assert len(images) == 4 and len(images[2].pos_0) == 64
+    for found, wanted in zip(images[2:], expected, strict=True):
+        for key in ("past", "future", "forcing", "x", "pos_0", "mass_0", "steps"):
+            torch.testing.assert_close(found[key], wanted[key], rtol=1e-6, atol=1e-6)
+
+
+def mirrored(*axes: str, **options) -> Case:
+    """A case in time that learns from images."""
+    plain = case(Time(unroll=2, forcing=FORCING), **{"inputs": NAMES["inputs"], "targets": NAMES["targets"], **options})
+    return plain.model_copy(update={"data": plain.data.model_copy(update={"mirror": axes})})
+
+
+def test_a_case_in_time_learns_from_images_and_holds_none(tmp_path):
+    meshes = {"train": [series([grid(5 + k)] * 4) for k in range(2)], "validation": [series([grid(6)] * 4)]}
+    wanted = mirrored("x", "y", epochs=1, validations=1)
+    prepared = prepare(wanted, meshes, progress=False)
+    blueprint = Blueprint.fit(wanted, prepared.spec, prepared.samples["train"])
+    task = task_of(blueprint, prepared.samples, blueprint.model())
+    assert len(prepared.samples["train"]) == 2 and len(task.samples) == 4 * 2 * 2
+    states, inputs = blueprint.normalisation.states, blueprint.normalisation.inputs
+    assert states.mean.bool().tolist() == [True, False, False]  # what a mirror turns has no mean
+    assert inputs.mean.bool().tolist() == [True, *[False] * 6]
+    run = train(wanted, tmp_path, meshes=meshes, prepared=prepared, progress=False)
+    assert run.evaluate_rollouts(meshes["validation"]).curve("relative_l2", "u")[0] > 0
+
+
+@pytest.mark.parametrize("name", ["w", "gust"])
+def test_vectors_of_all_times_must_be_known_in_a_mirror(name):
+    frames = [mesh.with_point_fields(**{name: padded(mesh.point_fields[name])}) for mesh in series([grid(5)] * 3)]
+    prepare(mirrored("x"), {"train": [frames]}, progress=False)
+    frames[2] = frames[2].with_point_fields(**{name: frames[2].point_fields[name] + 1})
+    with pytest.raises(ValueError, match=f"a third that is zero, got '{name}'"):
+        prepare(mirrored("x"), {"train": [frames]}, progress=False)
+
+
+def padded(vectors: np.ndarray) -> np.ndarray:
+    return np.pad(vectors, ((0, 0), (0, 1)))
