@@ -334,8 +334,15 @@ def test_a_data_file_describes_a_trajectory(tmp_path: Path) -> None:
         ("", ("1 1 0.5 1 2 3",) * 3, "a style .*, as 'Atoms # full', got none and 6 columns"),
         ("hybrid sphere charge", FULL, "got 'hybrid sphere charge'"),
         ("full", ("1 1 1 0 0 0",) * 3, "expected 7 or 10 columns of style full, got 6"),
-        ("full", FULL[:2], "Atoms: expected 3 lines of as many words, got 2"),
-        ("full", (*FULL[:2], "2 1 2 0.417 2 1 x 0 -1 0"), "could not convert"),
+        ("full", FULL[:2], "Atoms: expected 3 lines, got 2"),
+        ("full", (*FULL[:2], "2 1 2 0.417 2 1 x 0 -1 0"), "Atoms: x y z: expected numbers, got 'x' in row 3"),
+        ("full", (*FULL[:2], "2 1 2 0.417 2 1"), "Atoms: expected 10 words in each line, got 6"),
+        (
+            "full",
+            (*FULL[:2], "2 1 3 0.417 2 1 1 0 -1 0"),
+            "Masses: .* a line for each type .*, got none for type 3",
+        ),
+        ("full", (*FULL[:2], FULL[0]), "Atoms: expected each id once, got 3 twice"),
     ],
 )
 def test_data_files_that_do_not_fit_are_one_error(style: str, rows: tuple, message: str, tmp_path: Path) -> None:
@@ -343,3 +350,36 @@ def test_data_files_that_do_not_fit_are_one_error(style: str, rows: tuple, messa
     with pytest.raises(MeshError, match=message) as caught:
         read(path)
     assert "a.data" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("3 atoms", "0 atoms", "atoms: expected at least one, got 0"),
+        ("3 atoms", "some atoms", "atoms: expected a number of particles, got 'some'"),
+        ("2 1.008", "2", "Masses: expected a type and a value in each line, got '2'"),
+        ("2 1.008", "2 light", "Masses: expected numbers, got 'light' in row 2"),
+        ("-1 9 xlo xhi", "9 xlo xhi", "xlo xhi: expected 2 numbers, got 1"),
+        ("-1 9 xlo xhi", "9 -1 xlo xhi", "xlo xhi: expected a lower and a higher bound, got 9 and -1"),
+        ("0 4 zlo zhi", "0 4 zlo zhi\n1 2 xy xz yz", "xy xz yz: expected 3 numbers, got 2"),
+        ("1 0 0 0\n", "1 0 0\n", "Velocities: expected 4 words in each line, got 3"),
+    ],
+)
+def test_what_is_wrong_in_a_data_file_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    path = lammps(tmp_path / "a.data", "full", FULL)
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(MeshError, match=message) as caught:
+        read(path)
+    assert "a.data" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_reader_that_takes_too_long_is_not_called_damage(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("MDAnalysis")
+    mdreader._helper(os.getpid()).close()
+    monkeypatch.setattr(mdreader, "_SECONDS", 0.05)  # its start alone takes longer
+    gro(tmp_path / "a.gro")
+    with pytest.raises(MeshError, match=r"no answer in 0\.05 s: a slow disk, a busy machine, or a damaged file"):
+        read(trajectory(tmp_path / "a.xtc"))
+    monkeypatch.undo()
+    assert read(tmp_path / "a.xtc").n_nodes == N

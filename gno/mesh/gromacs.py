@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gno.mesh.mesh import Mesh, MeshError
-from gno.mesh.particles import Frames, counted, frame_text, frames_from, kinds, particles, remembered
+from gno.mesh.particles import Frames, counted, frame_text, frames_from, kinds, numbers, particles, remembered
 
 # Where the vectors of the box stand in its line: the diagonal, then the rest, which a rectangular box leaves out.
 _BOX = ([0, 1, 2, 0, 0, 1, 1, 2, 2], [0, 1, 2, 1, 2, 0, 2, 0, 1])
@@ -43,7 +43,7 @@ def read_gro(path: Path, step: int) -> Mesh:
         raise MeshError(f"frame {step}: expected {expected}, got {len(lines) - 2} lines (file cut off?)")
     values = _values(rows) if rows else np.empty((0, 3))
     box = _box(rest[0])
-    fields = {"residue": np.array([int(row[:5]) for row in rows])}
+    fields = {"residue": numbers([row[:5] for row in rows], "residue", np.int64)}
     if values.shape[1] == 6:
         fields["velocity"] = values[:, 3:]
     sets = kinds(row[10:15].strip() for row in rows)
@@ -74,17 +74,15 @@ def _values(rows: list[str]) -> np.ndarray:
         raise MeshError(f"atom 0: expected three positions, got '{rows[0][_FIRST:].strip()}'")
     width, n = points[1] - points[0], 6 if len(points) >= 6 else 3
     starts = [_FIRST + width * k for k in range(n)]
-    try:
-        return np.array([[float(row[start : start + width]) for start in starts] for row in rows])
-    except ValueError as error:
-        raise MeshError(f"positions: expected numbers in columns {width} wide: {error}") from error
+    words = [[row[start : start + width].strip() for start in starts] for row in rows]
+    return numbers(words, f"positions, in columns {width} wide")
 
 
 def _box(line: str) -> np.ndarray | None:
     """Vectors of the box, one per row; none where its lengths are zero, as without boundaries."""
-    numbers = [float(word) for word in line.split()]
-    if len(numbers) not in (3, 9):
+    found = numbers(line.split(), "box")
+    if len(found) not in (3, 9):
         raise MeshError(f"box: expected 3 or 9 numbers, got '{line.strip()[:60]}'")
     box = np.zeros((3, 3))
-    box[_BOX] = numbers + [0.0] * (9 - len(numbers))
+    box[_BOX] = np.pad(found, (0, 9 - len(found)))
     return box if box.any() else None

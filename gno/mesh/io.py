@@ -168,8 +168,8 @@ def _guarded(path: Path, reader: Callable[..., T], *arguments: Any) -> T:
             raise
         raise MeshError(f"{path}: {error}") from error
     except DAMAGE as error:
-        text = " ".join(str(error).split())[:160]
-        raise MeshError(f"{path}: damaged or cut off: {type(error).__name__}: {text}") from error
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:160].removesuffix(":")
+        raise MeshError(f"{path}: damaged or cut off: {what}") from error
 
 
 def _single_reader(path: Path) -> Callable[[Path], Mesh]:

@@ -14,7 +14,18 @@ from typing import BinaryIO
 import numpy as np
 
 from gno.mesh.mesh import Mesh, MeshError, named_once
-from gno.mesh.particles import Frames, frame_text, frames_from, kinds, number_table, particles, remembered, vectors
+from gno.mesh.particles import (
+    Frames,
+    frame_text,
+    frames_from,
+    kinds,
+    number_of_particles,
+    number_table,
+    numbers,
+    particles,
+    remembered,
+    vectors,
+)
 
 SUFFIXES = (".dump", ".lammpstrj")
 _START = b"ITEM: TIMESTEP"
@@ -34,7 +45,8 @@ def dump_times(path: Path) -> list[float]:
             before = file.read(min(200, start))
             known = re.search(rb"ITEM: TIME\s+(\S+)\s+$", before)
             step = file.read(min(100, stop - start)).split()
-            times.append(float(known[1] if known else step[2]))
+            words = [known[1]] if known else step[2:3]
+            times.append(float(numbers(words, "TIME" if known else "TIMESTEP")[0]))
     return times
 
 
@@ -50,20 +62,21 @@ def read_dump(path: Path, step: int) -> Mesh:
     frame = _frames(path)[step]
     sections, names, rows = _sections(frame_text(path, frame))
     named_once(names, "columns", path)
-    count = int(sections["NUMBER OF ATOMS"][0])
+    count = number_of_particles(sections["NUMBER OF ATOMS"][0], f"frame {step}")
     table = dict(zip(names, number_table(rows, (count, len(names)), f"frame {step}").T, strict=True))
+    table = {name: words if name in _TEXT else _column(name, words) for name, words in table.items()}
     if "id" in table:
-        order = np.argsort(table["id"].astype(np.int64), kind="stable")
+        order = np.argsort(table["id"], kind="stable")
         table = {name: column[order] for name, column in table.items()}
     box, origin, repeats = _box(sections)
-    columns = {name: _numbers(name, column) for name, column in table.items() if name not in _TEXT}
-    points, used = _positions(columns, box, origin)
+    points, used = _positions(table, box, origin)
+    columns = {name: column for name, column in table.items() if name not in (*used, *_TEXT)}
     return particles(
         points,
         box=box,
         repeats=repeats,
         source=str(path),
-        point_fields=vectors({name: column for name, column in columns.items() if name not in used}),
+        point_fields=vectors(columns),
         point_sets=type_sets(table),
         time=dump_times(path)[step],
     )
@@ -96,11 +109,8 @@ def _sections(text: bytes) -> tuple[dict[str, list[str]], list[str], bytes]:
     return sections, names.decode("latin-1").split(), rows.partition(b"ITEM:")[0]
 
 
-def _numbers(name: str, column: np.ndarray) -> np.ndarray:
-    try:
-        return column.astype(np.int64 if _WHOLE.fullmatch(name) else np.float64)
-    except ValueError as error:
-        raise MeshError(f"column '{name}': expected numbers: {error}") from error
+def _column(name: str, words: np.ndarray) -> np.ndarray:
+    return numbers(words, f"column '{name}'", np.int64 if _WHOLE.fullmatch(name) else np.float64)
 
 
 def type_sets(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,14 +6,17 @@ The format is described in the LAMMPS manual, "read_data command".
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from gno.mesh.lammps import type_sets
 from gno.mesh.mesh import Mesh, MeshError
-from gno.mesh.particles import particles
+from gno.mesh.particles import number_of_particles, numbers, particles
 
+T = TypeVar("T")
 SUFFIXES = (".data", ".lmp")
 _MOLECULAR = "id mol type x y z"
 _STYLES = {
@@ -27,6 +30,11 @@ _STYLES = {
 """Columns of the atoms by their style; images of the box may follow as three more."""
 _SURE = {5: "atomic", 8: "atomic", 7: "full", 10: "full"}
 """Styles that are taken for granted by the number of columns, where the file does not say."""
+_BOUNDS = tuple(f"{axis}lo {axis}hi" for axis in "xyz")
+_VECTORS = ("avec", "bvec", "cvec")
+_TILT = "xy xz yz"
+_KEYWORDS = ("atoms", *_BOUNDS, *_VECTORS, _TILT)
+"""Of the header, as far as it is read."""
 _TITLE = re.compile(r"[A-Z][A-Za-z ]+")
 
 
@@ -34,43 +42,48 @@ def read_lammps_data(path: Path) -> Mesh:
     """Read particles sorted by ``id``, with what their style holds, masses and velocities; types as sets.
 
     Raises:
-        MeshError: cut off, or a style whose columns are not known.
+        MeshError: cut off, a style whose columns are not known, or a type without a mass or a label.
     """
     head, sections = _sections(path.read_text(encoding="utf-8", errors="replace"))
     if "Atoms" not in sections or "atoms" not in head:
         raise MeshError("expected a data file of LAMMPS with 'N atoms' and a section 'Atoms', got none (file cut off?)")
-    count = int(head["atoms"][0])
+    count = number_of_particles(head["atoms"], "atoms")
+    if not count:
+        raise MeshError("atoms: expected at least one, got 0")
     style, rows = sections["Atoms"]
     names = _columns(style, rows)
     table = dict(zip(names, _rows("Atoms", rows, count).T, strict=False))
-    order = np.argsort(table["id"].astype(np.int64))
-    table = {name: column[order] for name, column in table.items()}
     kept = {name: np.int64 for name in ("id", "mol")} | {name: np.float64 for name in ("q", "diameter", "density")}
-    fields: dict[str, np.ndarray] = {name: table[name].astype(kind) for name, kind in kept.items() if name in table}
-    labels = {row.split()[0]: row.split()[1] for row in sections.get("Atom Type Labels", ("", []))[1]}
-    numbers = {label: number for number, label in labels.items()}
-    types = np.array([numbers.get(word, word) for word in table["type"].tolist()])
-    table["type"] = fields["type"] = types.astype(np.int64)
+    fields = {name: numbers(table[name], f"Atoms: {name}", kind) for name, kind in kept.items() if name in table}
+    labels = _of_types("Atom Type Labels", sections)
+    of_label = {label: number for number, label in labels.items()}
+    types = [of_label.get(word, word) for word in table["type"].tolist()]
+    table["type"] = fields["type"] = numbers(types, "Atoms: type", np.int64)
     if "Masses" in sections:
-        mass = {numbers.get(row.split()[0], row.split()[0]): float(row.split()[1]) for row in sections["Masses"][1]}
-        fields["mass"] = np.array([mass[number] for number in types.tolist()])
-    if "Velocities" in sections:
-        velocity = _rows("Velocities", sections["Velocities"][1], count)
-        fields["v"] = velocity[np.argsort(velocity[:, 0].astype(np.int64)), 1:4].astype(np.float64)
+        of_type = _of_types("Masses", sections)
+        masses = dict(zip(of_type, numbers(list(of_type.values()), "Masses").tolist(), strict=True))
+        masses = {of_label.get(word, word): mass for word, mass in masses.items()}
+        fields["mass"] = np.array(_each(types, masses, "Masses"))
     if labels:
-        table["typelabel"] = np.array([labels[number] for number in types.tolist()])
+        table["typelabel"] = np.array(_each(types, labels, "Atom Type Labels"))
+    points = numbers(np.stack([table[axis] for axis in "xyz"], axis=1), "Atoms: x y z")
+    order = _order("Atoms", table["id"])
+    fields = {name: values[order] for name, values in fields.items()}
+    if "Velocities" in sections:
+        rows_of_v = _rows("Velocities", sections["Velocities"][1], count, least=4)
+        fields["v"] = numbers(rows_of_v[:, 1:4], "Velocities")[_order("Velocities", rows_of_v[:, 0])]
     return particles(
-        np.stack([table[axis].astype(np.float64) for axis in "xyz"], axis=1),
+        points[order],
         box=_box(head),
         source=str(path),
         point_fields=fields,
-        point_sets=type_sets(table),
+        point_sets=type_sets({name: values[order] for name, values in table.items()}),
     )
 
 
-def _sections(text: str) -> tuple[dict[str, list[str]], dict[str, tuple[str, list[str]]]]:
-    """Lines of the header by their words, and of each section the comment behind its title and its lines."""
-    head: dict[str, list[str]] = {}
+def _sections(text: str) -> tuple[dict[str, str], dict[str, tuple[str, list[str]]]]:
+    """Values in the header by their keywords, and of each section the comment behind its title and its lines."""
+    head: dict[str, str] = {}
     sections: dict[str, tuple[str, list[str]]] = {}
     rows: list[str] | None = None
     for line in text.splitlines()[1:]:
@@ -81,11 +94,35 @@ def _sections(text: str) -> tuple[dict[str, list[str]], dict[str, tuple[str, lis
             rows = []
             sections[words] = (comment.strip(), rows)
         elif rows is None:
-            values = [word for word in words.split() if re.match(r"[-+.\d]", word)]
-            head[" ".join(words.split()[len(values) :])] = values
+            words = " ".join(words.split())
+            head.update({key: words.removesuffix(key) for key in _KEYWORDS if words.endswith(f" {key}")})
         else:
             rows.append(words)
     return head, sections
+
+
+def _of_types(title: str, sections: dict[str, tuple[str, list[str]]]) -> dict[str, str]:
+    """The second word of each line of a section, by the first, which is a type."""
+    rows = [row.split() for row in sections.get(title, ("", []))[1]]
+    if short := next((row for row in rows if len(row) < 2), None):
+        raise MeshError(f"{title}: expected a type and a value in each line, got '{short[0]}' (file cut off?)")
+    return {row[0]: row[1] for row in rows}
+
+
+def _each(types: list[str], known: Mapping[str, T], title: str) -> list[T]:
+    """What a section says of the type of each particle."""
+    if missing := sorted(set(types) - set(known)):
+        raise MeshError(f"{title}: expected a line for each type of the atoms, got none for type {missing[0]}")
+    return [known[kind] for kind in types]
+
+
+def _order(title: str, ids: np.ndarray) -> np.ndarray:
+    """Places of the lines of a section, sorted by the numbers of their atoms."""
+    known = numbers(ids, f"{title}: id", np.int64)
+    order = np.argsort(known)
+    if len(twice := known[order][1:][np.diff(known[order]) == 0]):
+        raise MeshError(f"{title}: expected each id once, got {twice[0]} twice")
+    return order
 
 
 def _columns(style: str, rows: list[str]) -> list[str]:
@@ -101,18 +138,32 @@ def _columns(style: str, rows: list[str]) -> list[str]:
     return names
 
 
-def _rows(title: str, rows: list[str], count: int) -> np.ndarray:
+def _rows(title: str, rows: list[str], count: int, least: int = 1) -> np.ndarray:
     words = [row.split() for row in rows]
-    if len(words) != count or len({len(row) for row in words}) > 1:
-        raise MeshError(f"{title}: expected {count} lines of as many words, got {len(words)} (file cut off?)")
+    if len(words) != count:
+        raise MeshError(f"{title}: expected {count} lines, got {len(words)} (file cut off?)")
+    width = max(least, len(words[0]))
+    if odd := next((row for row in words if len(row) != width), None):
+        raise MeshError(f"{title}: expected {width} words in each line, got {len(odd)} in '{' '.join(odd)}'")
     return np.array(words)
 
 
-def _box(head: dict[str, list[str]]) -> np.ndarray:
+def _box(head: dict[str, str]) -> np.ndarray:
     """Vectors of the box, one per row."""
-    if "avec" in head:
-        return np.array([[float(x) for x in head[name]] for name in ("avec", "bvec", "cvec")])
-    low, high = np.array([[float(x) for x in head.get(f"{a}lo {a}hi", (-0.5, 0.5))] for a in "xyz"]).T
-    box = np.diag(high - low)
-    box[[1, 2, 2], [0, 0, 1]] = [float(x) for x in head.get("xy xz yz", (0, 0, 0))]
+    if all(key in head for key in _VECTORS):
+        return np.stack([_values(head, key, 3) for key in _VECTORS])
+    bounds = np.array([_values(head, key, 2) if key in head else (-0.5, 0.5) for key in _BOUNDS])
+    for key, (low, high) in zip(_BOUNDS, bounds, strict=True):
+        if not low < high:
+            raise MeshError(f"{key}: expected a lower and a higher bound, got {low:g} and {high:g}")
+    box = np.diag(bounds[:, 1] - bounds[:, 0])
+    if _TILT in head:
+        box[[1, 2, 2], [0, 0, 1]] = _values(head, _TILT, 3)
     return box
+
+
+def _values(head: dict[str, str], key: str, count: int) -> np.ndarray:
+    found = numbers(head[key].split(), key)
+    if len(found) != count:
+        raise MeshError(f"{key}: expected {count} numbers, got {len(found)}")
+    return found

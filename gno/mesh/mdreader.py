@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class _Helper:
                 self._process = start(__name__)
             guard = threading.Timer(_SECONDS, self._process.kill)
             guard.start()
-            line = ""
+            line, begun = "", time.monotonic()
             try:
                 with contextlib.suppress(BrokenPipeError):
                     send(self._process, question)
@@ -95,6 +96,8 @@ class _Helper:
                 guard.cancel()
                 if not line:  # dead, or interrupted: an answer that is still to come must not be taken for the next one
                     self.close()
+        if not line and time.monotonic() - begun >= _SECONDS:
+            return f"its reader gave no answer in {_SECONDS:g} s: a slow disk, a busy machine, or a damaged file"
         return json.loads(line) if line else "damaged: it brings its reader down"
 
     def close(self) -> None:

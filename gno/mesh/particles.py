@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -67,13 +67,53 @@ def counted(file: BinaryIO, title: int) -> Iterator[int]:
         head = [file.readline() for _ in range(title + 1)]
         if not any(line.strip() for line in head) and not file.read().strip():
             return
-        try:
-            count = int(head[-1])
-        except ValueError:
-            got = head[-1][:40].decode(errors="replace").strip()
-            raise MeshError(f"frame at byte {start}: expected a number of particles, got '{got}'") from None
+        count = number_of_particles(head[-1], f"frame at byte {start}")
         yield start
         next(itertools.islice(file, count, count + 1), None)
+
+
+def number_of_particles(word: bytes | str, where: str) -> int:
+    """What a file says of how many there are.
+
+    Raises:
+        MeshError: no whole number, or one below zero.
+    """
+    text = word.decode(errors="replace") if isinstance(word, bytes) else word
+    if not re.fullmatch(r"\s*\+?\d+\s*", text):
+        raise MeshError(f"{where}: expected a number of particles, got '{text[:40].strip()}'")
+    return int(text)
+
+
+def numbers(words: Sequence[Any] | np.ndarray, what: str, kind: type = np.float64) -> np.ndarray:
+    """Words of a file as numbers.
+
+    Args:
+        words: of any shape, a row for each line.
+        what: they are, for messages.
+        kind: ``np.float64`` or ``np.int64``.
+
+    Raises:
+        MeshError: a word that is no such number; it is named, with its row.
+
+    >>> numbers(["1", "2.5"], "mass").tolist()
+    [1.0, 2.5]
+    """
+    table = np.asarray(words)
+    try:
+        return table.astype(kind)
+    except (ValueError, OverflowError):
+        row, word = next((at[0], word) for at, word in np.ndenumerate(table) if not _is_number(word, kind))
+        text = word.decode(errors="replace") if isinstance(word, bytes) else word
+        expected = "whole numbers" if kind is np.int64 else "numbers"
+        raise MeshError(f"{what}: expected {expected}, got '{text}' in row {row + 1}") from None
+
+
+def _is_number(word: str | bytes, kind: type) -> bool:
+    try:
+        np.asarray(word).astype(kind)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def number_table(rows: bytes, shape: tuple[int, int], what: str) -> np.ndarray:

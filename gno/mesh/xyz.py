@@ -21,6 +21,7 @@ from gno.mesh.particles import (
     frames_from,
     kinds,
     number_table,
+    numbers,
     particles,
     remembered,
 )
@@ -92,7 +93,13 @@ def _comment(text: bytes) -> dict[str, Any]:
         from ase.io.extxyz import key_val_str_to_dict
     except ImportError as error:
         raise MeshError(f"extended XYZ is read with ASE, which is not installed: {INSTALL}") from error
-    return dict(key_val_str_to_dict(line))
+    try:
+        info = dict(key_val_str_to_dict(line))
+    except ValueError as error:
+        raise MeshError(f"line of comment: {error}") from error
+    if np.shape(info.get("pbc", [True] * 3)) != (3,) or np.asarray(info.get("pbc", True)).dtype.kind not in "bi":
+        raise MeshError(f"pbc: expected three of T and F, got '{info['pbc']}'")
+    return info
 
 
 def _time(info: Mapping[str, Any]) -> float | None:
@@ -125,10 +132,7 @@ def _rows(rows: bytes, count: int, wanted: list[tuple[str, str, int]], *, plain:
 def _column(name: str, letter: str, words: np.ndarray) -> np.ndarray:
     if letter == "L":
         return np.isin(words, [b"T", b"True", b"true", b".TRUE.", b"1"])
-    try:
-        return words.astype(_TYPES[letter])
-    except ValueError as error:
-        raise MeshError(f"column '{name}': expected numbers: {error}") from error
+    return numbers(words, f"column '{name}'", _TYPES[letter])
 
 
 def _globals(info: Mapping[str, Any]) -> dict[str, np.ndarray]:
