@@ -1,5 +1,6 @@
 """CGNS of several zones: solutions at vertices and cells, times, boundary conditions with and without elements."""
 
+import contextlib
 from pathlib import Path
 
 import h5py
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from gno.mesh import cell_volume, components, read, read_series
+from gno.mesh.cgns import boundaries
 
 KINDS = {"i": "I4", "f": "R8"}
 N = 4  # nodes along each side of a zone
@@ -73,7 +75,9 @@ def add_zone(base, name: str, place: int, n_steps: int) -> None:
         node(node(zone, "Steps", "ZoneIterativeData_t"), "FlowSolutionPointers", "DataArray_t", names)
 
 
-def build(path: Path, n_steps: int = 1) -> Path:
+@contextlib.contextmanager
+def base_of(path: Path, dim: int = 2):
+    """A new file with a base, to which zones are added."""
     with h5py.File(path, "w") as file:
         for key, text, width in (
             ("name", "HDF5 MotherNode", 33),
@@ -87,7 +91,11 @@ def build(path: Path, n_steps: int = 1) -> Path:
         del version[" data"]
         version[" data"] = np.array([3.4], np.float32)
         version.attrs["type"] = np.array(b"R4", "S3")
-        base = node(file, "Base", "CGNSBase_t", np.array([2, 2], np.int32))
+        yield node(file, "Base", "CGNSBase_t", np.array([dim, dim], np.int32))
+
+
+def build(path: Path, n_steps: int = 1) -> Path:
+    with base_of(path) as base:
         if n_steps > 1:
             steps = node(base, "Steps", "BaseIterativeData_t", np.array([n_steps], np.int32))
             node(steps, "TimeValues", "DataArray_t", 0.5 * np.arange(n_steps))
@@ -127,3 +135,64 @@ def test_zones_are_joined_where_the_file_says_so_and_nowhere_else(tmp_path):
             del file[f"Base/Zone{zone}/Joints"]
     apart = read(path)
     assert apart.n_nodes == 2 * N * N and components(apart).max() == 1
+
+
+def condition(parent, name: str, location: str, key: str, numbers) -> None:
+    found = node(parent, name, "BC_t", "BCWall")
+    node(found, "GridLocation", "GridLocation_t", location)
+    node(found, key, "IndexRange_t" if key.endswith("Range") else "IndexArray_t", np.array(numbers, np.int32))
+
+
+def test_conditions_on_faces_of_a_structured_zone(tmp_path):
+    size = np.array([3, 4, 5])
+    with base_of(tmp_path / "a.cgns", dim=3) as base:
+        zone = node(base, "Zone", "Zone_t", np.array([size, size - 1, 0 * size], np.int32))
+        node(zone, "ZoneType", "ZoneType_t", "Structured")
+        grid = node(zone, "GridCoordinates", "GridCoordinates_t")
+        for axis, x in zip("XYZ", np.meshgrid(*map(np.arange, size * 1.0), indexing="ij"), strict=True):
+            node(grid, f"Coordinate{axis}", "DataArray_t", x.transpose(2, 1, 0))  # the first axis runs fastest
+        conditions = node(zone, "ZoneBC", "ZoneBC_t")
+        condition(conditions, "in", "IFaceCenter", "PointRange", [[1, 1, 1], [1, 3, 4]])
+        condition(conditions, "out", "FaceCenter", "PointRange", [[3, 1, 1], [3, 3, 4]])
+        condition(conditions, "half", "JFaceCenter", "PointRange", [[1, 4, 1], [1, 4, 4]])
+        condition(conditions, "spot", "KFaceCenter", "PointList", [[2, 2, 5], [2, 3, 5]])
+        condition(conditions, "top", "Vertex", "PointRange", [[1, 1, 5], [3, 4, 5]])
+        condition(conditions, "outside", "KFaceCenter", "PointList", [[9, 9, 9]])
+    mesh = read(tmp_path / "a.cgns")
+    x, y, z = mesh.points.T
+    wanted = {
+        "in": x == 0,
+        "out": x == 2,
+        "half": (y == 3) & (x < 2),
+        "spot": (z == 4) & (x > 0) & (y > 0),
+        "top": z == 4,
+    }
+    assert {name: nodes.tolist() for name, nodes in mesh.point_sets.items()} == {
+        name: np.flatnonzero(inside).tolist() for name, inside in wanted.items()
+    }
+
+
+@pytest.mark.parametrize("offsets", [False, True])
+def test_elements_of_an_unknown_type_take_no_other_condition_with_them(offsets, tmp_path):
+    path = tmp_path / "a.cgns"
+    mixed = [[7, 1, 2, 5, 4], [3, 1, 2], [26, *range(11, 21)], [3, 2, 3], [99, 1, 2, 3], [3, 4, 5]]
+    with base_of(path) as base:
+        zone = node(base, "Zone", "Zone_t", np.array([[20], [1], [0]], np.int32))
+        for name, kind, first, rows in (("mixed", 20, 1, mixed), ("faces", 22, 7, [[3, 1, 2, 6], [4, 7, 8, 9, 10]])):
+            rows = [row[1:] for row in rows] if offsets and kind == 22 else rows
+            section = node(zone, name, "Elements_t", np.array([kind, 0], np.int32))
+            node(section, "ElementRange", "IndexRange_t", np.array([first, first + len(rows) - 1], np.int32))
+            node(section, "ElementConnectivity", "DataArray_t", np.concatenate(rows).astype(np.int32))
+            if offsets:
+                ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+                node(section, "ElementStartOffset", "DataArray_t", ends)
+        conditions = node(zone, "ZoneBC", "ZoneBC_t")
+        condition(conditions, "lines", "EdgeCenter", "PointList", [[2], [4]])
+        condition(conditions, "cubic", "FaceCenter", "PointRange", [[3], [3]])
+        condition(conditions, "behind", "EdgeCenter", "PointList", [[6]])
+        condition(conditions, "polygons", "FaceCenter", "ElementRange", [[8], [8]])
+        condition(conditions, "corner", "Vertex", "PointList", [[3]])
+        node(conditions, "nothing", "BC_t", "BCWall")
+    found = {name: (nodes + 1).tolist() for name, nodes in boundaries(path)["Zone"].items()}
+    known = {"lines": [1, 2, 3], "cubic": list(range(11, 21)), "polygons": [7, 8, 9, 10], "corner": [3]}
+    assert found == known | ({"behind": [4, 5]} if offsets else {})

@@ -99,10 +99,16 @@ def test_a_profile_says_where_the_values_are(path):
 
 def test_a_slash_in_a_name_which_would_be_a_folder(path, tmp_path):
     mesh = read(path)
-    mesh = mesh.replace(point_fields={"T/K": POINTS[:, 0]}, cell_fields={}, time=None)
+    x, y = POINTS.T
+    mesh = mesh.replace(point_fields={"T/K": x, "T_K": y, "T_K 2": x + y}, cell_fields={}, time=None)
     with pytest.warns(MeshWarning, match=r"does not hold point_fields\['T/K'\]"):
         write(mesh, tmp_path / "b.med")
-    assert np.array_equal(read(tmp_path / "b.med").point_fields["T_K"], POINTS[:, 0])
+    back = read(tmp_path / "b.med").point_fields
+    assert {name: values.tolist() for name, values in back.items()} == {
+        "T_K": y.tolist(),
+        "T_K 2": (x + y).tolist(),
+        "T_K 3": x.tolist(),
+    }
 
 
 def test_of_several_meshes_that_with_most_fields_is_read(path):

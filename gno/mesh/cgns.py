@@ -6,7 +6,10 @@ https://cgns.github.io.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +26,15 @@ from gno.mesh.mesh import CellBlock, Mesh
 TOGETHER = 1e-6
 
 SUFFIX = ".cgns"
-_CORNERS = {
-    2: 1,
-    3: 2,
-    4: 3,
-    5: 3,
-    6: 6,
-    7: 4,
-    8: 8,
-    9: 9,
-    10: 4,
-    11: 10,
-    12: 5,
-    13: 14,
-    14: 6,
-    15: 15,
-    16: 18,
-    17: 8,
-    18: 20,
-    19: 27,
-}
-"""Nodes of an element by CGNS's number of its type."""
-_MIXED = 20
+_TO_QUAD_16 = (0, 0, 1, 2, 3, 3, 6, 4, 8, 9, 4, 10, 5, 14, 6, 15, 18, 8, 20, 27, 0, 13, 0, 0, 4, 9, 10, 12, 16)
+_TO_PENTA_40 = (16, 20, 21, 29, 30, 24, 38, 40)
+_TO_HEXA_125 = (32, 56, 64, 5, 12, 15, 16, 25, 22, 34, 35, 29, 50, 55, 33, 66, 75, 44, 98, 125)
+_WIDTHS = (*_TO_QUAD_16, *_TO_PENTA_40, *_TO_HEXA_125)
+"""Nodes of an element by CGNS's number of its type; 0 where the type does not say, or is unknown."""
+_MIXED, _POLYGONS = 20, 22
+_ACROSS = {"IFaceCenter": 0, "JFaceCenter": 1, "KFaceCenter": 2}
+"""Axis of a structured zone that is square on the faces of a boundary."""
+_NONE = np.zeros(0, np.int64)
 
 
 def cgns_times(path: Path) -> list[float]:
@@ -108,56 +98,98 @@ def _times(base: Any) -> Iterator[list[float]]:
 
 
 def _patches(zone: Any, where: str, *what: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and nodes of what lies in a part of a zone."""
+    """Name and nodes of what lies in a part of a zone; a patch that cannot be read is left out, and no other."""
     size = _data(zone)[0].astype(np.int64)  # nodes along each axis, or all of them
-    elements = None
+    elements = functools.cache(lambda: [_section(section) for _, section in _children(zone, "Elements_t")])
     for _, group in _children(zone, where):
         for name, patch in (found for label in what for found in _children(group, label)):
-            location = next(iter(_children(patch, "GridLocation_t")), None)
-            at_nodes = location is None or bytes(_data(location[1]).astype(np.uint8)).strip(b"\0 ") == b"Vertex"
-            listed, ranged = patch.get("PointList"), patch.get("PointRange")
-            if len(size) > 1:
-                if ranged is not None and at_nodes:
-                    yield name, _box(_data(ranged), size)
-                continue
-            if listed is not None:
-                numbers = _data(listed).ravel() - 1
-            elif ranged is not None:
-                first, last = _data(ranged).ravel()
-                numbers = np.arange(first - 1, last)
-            else:
-                continue
-            if at_nodes:
-                yield name, np.unique(numbers)
-            else:
-                elements = dict(_elements(zone)) if elements is None else elements
-                yield name, np.unique(np.concatenate([elements.get(k, _NONE) for k in numbers.tolist()] or [_NONE]))
+            nodes = _NONE
+            with contextlib.suppress(*DAMAGE):
+                nodes = _of_grid(patch, size) if len(size) > 1 else _of_elements(patch, elements)
+            if len(nodes):
+                yield name, nodes
 
 
-_NONE = np.zeros(0, np.int64)
+def _location(patch: Any) -> str:
+    """Where the numbers of a patch belong: ``Vertex``, ``FaceCenter``, …"""
+    found = next(iter(_children(patch, "GridLocation_t")), None)
+    return "Vertex" if found is None else bytes(_data(found[1]).astype(np.uint8)).strip(b"\0 ").decode()
 
 
-def _box(corners: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Numbers of the nodes of a structured zone between two corners; the first axis runs fastest."""
-    axes = [np.arange(min(a, b) - 1, max(a, b)) for a, b in zip(*corners, strict=True)]
-    places = [part.ravel() for part in np.meshgrid(*axes, indexing="ij")]
-    return np.unique(np.ravel_multi_index(tuple(places), tuple(size), order="F"))
+def _of_elements(patch: Any, elements: Callable[[], list[_Section]]) -> np.ndarray:
+    """Nodes of a patch of an unstructured zone, which lists nodes or elements, or the first and the last of them."""
+    (key,) = (key for key in ("PointList", "PointRange", "ElementList", "ElementRange") if key in patch)
+    numbers = _data(patch[key]).ravel() - 1
+    if key.endswith("Range"):
+        numbers = np.arange(numbers[0], numbers[1] + 1)
+    if key.startswith("Point") and _location(patch) == "Vertex":
+        return np.unique(numbers)
+    return np.unique(np.concatenate([_NONE, *(section.nodes(numbers) for section in elements())]))
 
 
-def _elements(zone: Any) -> Iterator[tuple[int, np.ndarray]]:
-    """Nodes of each element by its number, both from zero."""
-    for _, section in _children(zone, "Elements_t"):
-        kind, number = int(_data(section)[0]), int(_data(section["ElementRange"])[0]) - 1
-        nodes = _data(section["ElementConnectivity"]).astype(np.int64)
-        if kind in _CORNERS:
-            for k, row in enumerate(nodes.reshape(-1, _CORNERS[kind])):
-                yield number + k, row - 1
-        elif kind == _MIXED:
-            place = 0
-            while place < len(nodes):
-                width = _CORNERS[int(nodes[place])]
-                yield number, nodes[place + 1 : place + 1 + width] - 1
-                place, number = place + 1 + width, number + 1
+def _of_grid(patch: Any, size: np.ndarray) -> np.ndarray:
+    """Nodes of a patch of a structured zone, which lists places of nodes or faces, or two corners of a box of them."""
+    location = _location(patch)
+    if "PointList" in patch:
+        places = _data(patch["PointList"]).reshape(-1, len(size)) - 1
+    else:
+        low, high = np.sort(_data(patch["PointRange"]).astype(np.int64), axis=0) - 1
+        axes = np.meshgrid(*map(np.arange, low, high + 1), indexing="ij")
+        places = np.stack([axis.ravel() for axis in axes], axis=1)
+    if location != "Vertex":  # a face has the number of its first node, and goes on to the next one along it
+        across = _ACROSS[location] if location in _ACROSS else _only(np.ptp(places, axis=0) == 0)
+        steps = np.meshgrid(*((0,) if axis == across else (0, 1) for axis in range(len(size))), indexing="ij")
+        places = (places[:, None] + np.stack([step.ravel() for step in steps], axis=1)).reshape(-1, len(size))
+    return np.unique(np.ravel_multi_index(tuple(places.T), tuple(size), order="F"))  # the first axis runs fastest
+
+
+def _only(is_it: np.ndarray) -> int:
+    (place,) = np.flatnonzero(is_it)
+    return int(place)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Section:
+    """Elements with numbers from ``first`` on, whose nodes stand from ``start`` to ``stop`` in ``words``."""
+
+    first: int
+    words: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+
+    def nodes(self, elements: np.ndarray) -> np.ndarray:
+        """The nodes of those of some elements that are in this section."""
+        mine = elements[(elements >= self.first) & (elements < self.first + len(self.start))] - self.first
+        ends = [np.bincount(places[mine], minlength=len(self.words) + 1) for places in (self.start, self.stop)]
+        return self.words[np.cumsum(ends[0] - ends[1])[:-1] > 0] - 1
+
+
+def _section(section: Any) -> _Section:
+    kind, (first, last) = int(_data(section)[0]), _data(section["ElementRange"]).ravel()
+    words = _data(section["ElementConnectivity"]).astype(np.int64)
+    if kind in (_MIXED, _POLYGONS) and "ElementStartOffset" in section:
+        ends = _data(section["ElementStartOffset"])
+        start, stop = ends[:-1] + (kind == _MIXED), ends[1:]
+    elif kind in (_MIXED, _POLYGONS):
+        start, stop = _one_by_one(words.tolist(), mixed=kind == _MIXED)
+    else:
+        width = _WIDTHS[kind] if kind < len(_WIDTHS) else 0
+        start = np.arange(last - first + 1 if width else 0) * width
+        stop = start + width
+    return _Section(int(first) - 1, words, start, stop)
+
+
+def _one_by_one(words: list[int], *, mixed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where the nodes of elements begin and end in files before CGNS 4, in which their type, or their number of nodes,
+    stands before them. Elements behind one of an unknown type are not found."""
+    stops = [0]
+    while stops[-1] < len(words):
+        word = words[stops[-1]]
+        width = word if not mixed else _WIDTHS[word] if 0 <= word < len(_WIDTHS) else 0
+        if width < 1:
+            break
+        stops.append(stops[-1] + 1 + width)
+    return np.array(stops[:-1], np.int64) + 1, np.array(stops[1:], np.int64)
 
 
 def _children(group: Any, label: str) -> Iterator[tuple[str, Any]]:

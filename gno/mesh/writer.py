@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -133,12 +134,9 @@ def _check_room(mesh: Mesh, path: Path) -> None:
 
 
 def _that_fit(arrays: Mapping[str, np.ndarray], file_format: str) -> dict[str, np.ndarray]:
-    """The arrays that a format can hold, in three columns where it has no vectors of two.
-
-    A slash in a name would be a folder in HDF5.
-    """
+    """The arrays that a format can hold, in three columns where it has no vectors of two."""
     if file_format in _HDF5:
-        return {name.replace("/", "_"): v for name, v in arrays.items()}
+        return _without_slashes(arrays)
     if file_format in _NODE_SETS:
         arrays = {name: v for name, v in arrays.items() if not name.startswith(SET_PREFIX)}
     places = _COMPONENTS.get(file_format)
@@ -147,6 +145,21 @@ def _that_fit(arrays: Mapping[str, np.ndarray], file_format: str) -> dict[str, n
     plane = {name: v.ndim > 1 and v.shape[1] == 2 for name, v in arrays.items()}
     wide = {name: np.pad(v, ((0, 0), (0, 1))) if plane[name] else v for name, v in arrays.items()}
     return {name: v for name, v in wide.items() if (v.shape[1] if v.ndim > 1 else 1) in places}
+
+
+def _without_slashes(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A slash in a name would be a folder in HDF5; a name that is taken gets a number.
+
+    >>> list(_without_slashes({"a/b": np.zeros(1), "a_b": np.ones(1)}))
+    ['a_b', 'a_b 2']
+    """
+    found = {name: v for name, v in arrays.items() if "/" not in name}
+    for name, values in arrays.items():
+        if "/" in name:
+            free = name.replace("/", "_")
+            names = itertools.chain([free], (f"{free} {k}" for k in itertools.count(2)))
+            found[next(new for new in names if new not in found)] = values
+    return found
 
 
 def _per_block(index: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
