@@ -129,8 +129,10 @@ def test_a_case_learns_from_images_and_evaluates_without():
             torch.testing.assert_close(normalise(image)[key], learned[key], rtol=1e-6, atol=1e-6)
 
 
-def test_equations_have_no_images():
+def test_equations_in_time_have_no_images():
     sections = {"data": {"targets": ["u"], "mirror": "y"}, "training": {"epochs": 1}}
-    with pytest.raises(ValueError, match=r"data.mirror: expected none in a case with \[physics\], got y"):
-        Case.model_validate({**sections, "physics": {"equation": "diffusion"}})
     assert Case.model_validate({**sections, "time": {}}).data.mirror_axes == [1]
+    with pytest.raises(
+        ValueError, match=r"data.mirror: expected none in a case with both \[physics\] and \[time\], got y"
+    ):
+        Case.model_validate({**sections, "time": {}, "physics": {"equation": "diffusion"}})

@@ -177,6 +177,11 @@ def test_what_is_kept_by_construction_needs_no_loss(physics, message):
         case(physics)
 
 
+def test_what_would_train_without_its_correction_is_refused():
+    with pytest.raises(ValueError, match=r"training.compile: expected false with physics.conservative"):
+        case({"conservative": True}, compile=True)
+
+
 def test_unknown_targets_are_refused_at_once():
     with pytest.raises(ValueError, match=r"unknowns.*did you mean 'u'"):
         Case(

@@ -1,24 +1,29 @@
 """Mirror images in time: windows, and the losses of rollouts, are those of mirrored series."""
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from test_graded_periods import dense
+from test_physics_losses import grid as skewed
 from time_cases import case, grid
 
-from gno.graph import SampleSpec, collate
-from gno.graph.mirror import WithImages, signs_of
+from gno.graph import SampleSpec, build_sample, collate
+from gno.graph.mirror import WithImages, image, image_of_mesh, signs_of
 from gno.mesh import CellBlock, Mesh
 from gno.nn import NeuroScale, OperatorConfig
 from gno.train import train
 from gno.train.blueprint import Blueprint
-from gno.train.case import Case, Time
+from gno.train.case import Case, Physics, Time
 from gno.train.dynamics import Evolution, Unrolled, fit_normalisation, operator_sizes
 from gno.train.losses import data_terms
+from gno.train.physics import with_physics
+from gno.train.predict import in_precision
 from gno.train.sources import prepare
-from gno.train.task import task_of
+from gno.train.task import task_of, terms_of
 from gno.train.trajectory import Windows, build_trajectory
 
 # Wind, as a whole and at nodes, is known at all times, and the force is a vector that stays.
@@ -122,3 +127,77 @@ def test_vectors_of_all_times_must_be_known_in_a_mirror(name):
 
 def padded(vectors: np.ndarray) -> np.ndarray:
     return np.pad(vectors, ((0, 0), (0, 1)))
+
+
+def plate(k: int) -> Mesh:
+    """With a conductivity, and a load that has a direction."""
+    mesh = skewed(6 + k, skew=0.4)
+    load = np.stack([mesh.points[:, 1], 1 + mesh.points[:, 0]], axis=1)
+    return mesh.with_point_fields(load=load).replace(point_sets={"low": np.flatnonzero(mesh.points[:, 1] == 0)})
+
+
+ALL = {"consistent": False, "inter": 0.1, "coarse": 0.1, "conserve": {"integral": 0.1, "balance": 0.1, "work": 0.1}}
+DIFFUSION = {"equation": "diffusion", "parameters": {"conductivity": "k", "source": 1.0}, "dirichlet": {"low": 2.0}}
+ELASTICITY = {"equation": "plane_stress", "parameters": {"young": "k", "poisson": 0.3, "load": "load"}}
+ELASTICITY |= {"dirichlet": {"low": "load"}}
+
+
+def with_equation(physics: dict, axes: tuple[str, ...] = ("x", "y"), **options) -> Case:
+    plain = case(None, ["u"], ["k", "load"])
+    wanted = {**physics, "components": {"u": 2 if physics["equation"] == "plane_stress" else 1}, **options}
+    data = plain.data.model_copy(update={"mirror": axes})
+    return plain.model_copy(update={"time": None, "data": data, "physics": Physics(**wanted)})
+
+
+@pytest.mark.parametrize(
+    "physics",
+    [
+        {**DIFFUSION, **ALL},
+        {**ELASTICITY, **ALL},
+        {**DIFFUSION, "loss": "residual"},
+        {**ELASTICITY, "conservative": True},
+    ],
+)
+def test_what_physics_says_of_images_is_what_it_says_of_mirrored_problems(physics):
+    wanted, plain, mesh = with_equation(physics), with_equation(physics, ()), plate(0)
+    prepared = prepare(wanted, {"train": [plate(0), plate(1)]}, progress=False)
+    blueprint = Blueprint.fit(wanted, prepared.spec, prepared.samples["train"])
+    assert blueprint.normalisation.targets.mean.any() == (physics["equation"] == "diffusion")
+    model = blueprint.model().double()
+    terms = [
+        terms_of(dataclasses.replace(blueprint, case=c), prepared.samples["train"], model) for c in (wanted, plain)
+    ]
+    raw = build_sample(mesh, prepared.spec, torch.float64)
+    for axis, signs in enumerate(signs_of(prepared.spec, [0, 1])[:2]):
+        other = with_physics(image(copy.copy(raw), signs), image_of_mesh(mesh, axis), plain, prepared.spec)
+        normalise = blueprint.normalisation.apply
+        found = WithImages([normalise(with_physics(copy.copy(raw), mesh, wanted, prepared.spec))], [signs])[1]
+        batches = [collate([in_precision(s, torch.float64)]) for s in (found, normalise(other))]
+        outputs = [model(batch) for batch in batches]
+        torch.testing.assert_close(outputs[0].fields, outputs[1].fields, rtol=1e-9, atol=1e-9)
+        for term, expected in zip(*terms, strict=True):
+            values = term.loss(batches[0], outputs[0]), expected.loss(batches[1], outputs[1])
+            torch.testing.assert_close(*values, rtol=1e-7, atol=1e-9)
+
+
+def test_physics_with_a_direction_of_its_own_has_no_images():
+    meshes, held = {"train": [plate(0)]}, {"low": 0.0}
+    light = {**ELASTICITY["parameters"], "load": [0.0, -1e-9]}
+    falling = {**ELASTICITY, "parameters": light, "dirichlet": held}
+    shifted = {**ELASTICITY, "dirichlet": {"low": (0.0, 0.1)}}
+    flow = {"conductivity": 1.0, "velocity": [0.0, 2.0]}
+    blown = {"equation": "advection_diffusion", "parameters": flow, "dirichlet": held}
+    for physics in (falling, shifted, blown):
+        prepare(with_equation(physics, ("x",)), meshes, progress=False)
+        with pytest.raises(
+            ValueError, match=r"expected \[physics\] that is the same in a mirror, .* in y of grid 6; num"
+        ):
+            prepare(with_equation(physics), meshes, progress=False)
+
+
+def test_a_run_learns_from_images_without_labels(tmp_path):
+    wanted = with_equation(ELASTICITY).with_training(epochs=8, lr=0.01, log_every=1)
+    train(wanted, tmp_path, meshes={"train": [plate(k) for k in range(2)], "validation": [plate(3)]}, progress=False)
+    rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()]
+    losses = [float(row[rows[0].index("loss intra")]) for row in rows[1:] if row[rows[0].index("loss intra")]]
+    assert len(losses) == 8 * 2 and sum(losses[-4:]) < 0.95 * sum(losses[:4])  # two meshes and six images a pass

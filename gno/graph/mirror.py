@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -14,6 +16,7 @@ from gno.graph.features import axes_of_columns
 from gno.graph.fields import FieldSpec
 from gno.graph.sample import MeshData
 from gno.graph.spec import SampleSpec
+from gno.mesh import Mesh
 from gno.mesh.lattice import ROWS
 
 # The last rows of a lattice are lengths, and what is seen; the others are vectors.
@@ -58,6 +61,24 @@ def image(sample: MeshData, signs: Signs) -> MeshData:
     return found
 
 
+def image_of_mesh(mesh: Mesh, axis: int) -> Mesh:
+    """The mesh in the mirror through its middle, its cells numbered as they were, with all fields whose components say
+    what they are; scalars stay."""
+    place = torch.where(torch.arange(mesh.dim) == axis, -1.0, 1.0)
+    points = mesh.points.astype(np.float64)
+    points[:, axis] = points[:, axis].min() + points[:, axis].max() - points[:, axis]
+
+    def turned_at(shape: tuple[int, ...], values: np.ndarray) -> np.ndarray:
+        sign = _known(place).get(math.prod(shape))
+        return values if sign is None or not (sign < 0).any() else values * sign.numpy().reshape(shape)
+
+    fields = {
+        store: {name: turned_at(values.shape[first:], values) for name, values in getattr(mesh, store).items()}
+        for store, first in (("point_fields", 1), ("cell_fields", 1), ("global_fields", 0))
+    }
+    return mesh.replace(points=points, **fields)
+
+
 def signs_of(spec: SampleSpec, axes: Sequence[int], forcing: Sequence[str] = ()) -> list[Signs]:
     """The mirrors that reverse some of the axes, each and together.
 
@@ -87,7 +108,7 @@ def _signs(spec: SampleSpec, mirror: Sequence[int], forcing: Sequence[str]) -> S
         "geometry": torch.tensor([1.0 if axis is None else place[axis] for axis in along]),
         "x": _of_fields(spec.inputs, place),
         "forcing": _of_fields([field for field in spec.inputs if field.name in forcing], place),
-        **dict.fromkeys(("y", "past", "future"), states),
+        **dict.fromkeys(("y", "past", "future", "given", "turn"), states),
     }
 
 
@@ -109,10 +130,7 @@ def _of_fields(fields: Sequence[FieldSpec], place: Float[Tensor, " dim"]) -> Flo
 
 def _of_components(field: FieldSpec, place: Float[Tensor, " dim"]) -> Float[Tensor, " n_components"]:
     """A scalar, a vector or a tensor; in the plane also one with a third direction, which stays."""
-    padded = torch.cat([place, torch.ones(3 - len(place))])
-    known = {1: torch.ones(1)}
-    for vector in (padded, place):
-        known |= {len(vector) ** 2: torch.outer(vector, vector).flatten(), len(vector): vector}
+    known = _known(place)
     if field.n_components not in known:
         counts = ", ".join(map(str, sorted(known)))
         raise ValueError(
@@ -120,6 +138,15 @@ def _of_components(field: FieldSpec, place: Float[Tensor, " dim"]) -> Float[Tens
             f"of {field.n_components}"
         )
     return known[field.n_components]
+
+
+def _known(place: Float[Tensor, " dim"]) -> dict[int, Float[Tensor, " n_components"]]:
+    """Signs by the number of components."""
+    padded = torch.cat([place, torch.ones(3 - len(place))])
+    known = {1: torch.ones(1)}
+    for vector in (padded, place):
+        known |= {len(vector) ** 2: torch.outer(vector, vector).flatten(), len(vector): vector}
+    return known
 
 
 def check_vectors(fields: Sequence[FieldSpec], dim: int, values: Iterable[Float[Tensor, "n n_columns"]]) -> None:

@@ -48,6 +48,8 @@ class Case(Part):
     def _laplacian_on_the_mesh(self) -> Self:
         if self.training.compile and (reader := self._reads_laplacian):
             raise ValueError(f"training.compile: expected false with {reader}, which are not filled up, got true")
+        if self.training.compile and self.physics and self.physics.conservative:
+            raise ValueError("training.compile: expected false with physics.conservative, of one size each, got true")
         if self.time is None and (n := self.model.knobs.get("n_substeps")):
             raise ValueError(f"model.n_substeps: expected 0 in a case without [time], got {n}")
         return self
@@ -81,8 +83,9 @@ class Case(Part):
 
     @pydantic.model_validator(mode="after")
     def _mirrors(self) -> Self:
-        if self.data.mirror and self.physics:
-            raise ValueError(f"data.mirror: expected none in a case with [physics], got {', '.join(self.data.mirror)}")
+        if self.data.mirror and self.physics and self.time:
+            got = ", ".join(self.data.mirror)
+            raise ValueError(f"data.mirror: expected none in a case with both [physics] and [time], got {got}")
         return self
 
     @pydantic.model_validator(mode="after")

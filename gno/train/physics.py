@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -31,7 +32,7 @@ from gno.physics.problem import Problem, build_problem
 from gno.physics.quadrature import build_domain
 from gno.train.case import Case
 from gno.train.explain import did_you_mean
-from gno.train.losses import Term
+from gno.train.losses import Loss, Term
 from gno.train.normalise import Scale, columns_of, fit_scale
 from gno.train.sections import Physics, Value
 from gno.train.trajectory import Trajectory
@@ -75,12 +76,35 @@ class Lifted(NeuroScale):
         if "fixed" in batch:
             fields[0] = torch.where(batch.fixed, batch.given.to(fields[0].dtype), fields[0])
         if "coarse_space" in batch:
-            u = batch.coarse_space.correct(self.units.physical(fields[0]))
-            fields[0] = self.units.normalised(fields[0], u)
+            u = batch.coarse_space.correct(self.units.physical(turned_back(fields[0], batch, batch.pos_0_batch)))
+            fields[0] = turned_back(self.units.normalised(fields[0], u), batch, batch.pos_0_batch)
         if self.consistent:  # as targets are restricted: the pooling must not learn to make errors look small
             for s, transfer in enumerate(output.transfers):
                 fields[s + 1] = transfer.detach().restrict(fields[s].to(transfer.weights.dtype))
         return dataclasses.replace(output, fields=tuple(fields))
+
+
+def turned_back(
+    u: Float[Tensor, "n n_targets"], batch: Batch, graph: Int[Tensor, " n"]
+) -> Float[Tensor, "n n_targets"]:
+    """A field on the mirror images in a batch as one on their meshes, or the other way; on any scale."""
+    return u * batch.turn.index_select(0, graph).to(u) if "turn" in batch else u
+
+
+@dataclasses.dataclass(frozen=True)
+class OnMesh:
+    """A loss of the physics, also on mirror images: their fields are turned back and asked of the problem of the mesh.
+
+    Args:
+        loss: of (batch, output).
+    """
+
+    loss: Loss
+
+    def __call__(self, batch: Batch, output: Output) -> Float[Tensor, ""]:
+        levels = zip(output.fields, output.batch, strict=True)
+        fields = (turned_back(u, batch, graph) for u, graph in levels)
+        return self.loss(batch, dataclasses.replace(output, fields=tuple(fields)))
 
 
 def law_of(physics: Physics, folder: Path) -> Law:
@@ -240,6 +264,8 @@ def with_physics(sample: MeshData, mesh: Mesh, case: Case, spec: SampleSpec) -> 
     sample.physics = prepare(problem, sample)
     _check_units(sample, mesh, case, spec)
     sample.labelled = torch.tensor([sample.y is not None])
+    if case.data.mirror:
+        sample.turn = torch.ones(1, spec.n_targets)
     for name in physics.conserve:
         sample[f"size_{name}"] = losses.size_of(CONSERVED[name][0], sample.physics)
     _measure_floors(sample, case, spec)
@@ -333,7 +359,8 @@ def physics_terms(case: Case, spec: SampleSpec, scale: Scale) -> list[Term]:
     units = units_of(case, spec, scale)
     wanted: dict[str, float] = {"intra": physics.intra, **{str(k): v for k, v in physics.conserve.items()}}
     terms = [Term(loss.name, loss, wanted[loss.name]) for loss in with_floor(case, units)]
-    return terms + ([Term("inter", losses.Inter(), physics.inter)] if physics.inter else [])
+    terms += [Term("inter", losses.Inter(), physics.inter)] if physics.inter else []
+    return [dataclasses.replace(term, loss=OnMesh(term.loss)) for term in terms] if case.data.mirror else terms
 
 
 def units_of(case: Case, spec: SampleSpec, scale: Scale) -> losses.Units:
@@ -349,13 +376,13 @@ def target_scale(samples: Sequence[MeshData], spec: SampleSpec, case: Case) -> S
         ValueError: a target that nothing is known of.
     """
     labelled = [sample for sample in samples if is_labelled(sample)]
+    mirrored = turned(spec.targets, spec.dim, case.data.mirror_axes)
     if labelled:
-        mirrored = turned(spec.targets, spec.dim, case.data.mirror_axes)
         scale = fit_scale(labelled, "y", spec.targets, mirrored)
     else:
         if odd := sorted(set(case.data.targets) - set(unknowns(case))):
             raise ValueError(f"field '{odd[0]}': expected in some training mesh, since it is no unknown of [physics]")
-        scale = fit_scale([_guessed(sample, case, spec) for sample in samples], "y", spec.targets)
+        scale = fit_scale([_guessed(sample, case, spec) for sample in samples], "y", spec.targets, mirrored)
     given = case.physics.scale if case.physics else {}
     for columns, field in columns_of(spec.targets):
         if field.name in given:

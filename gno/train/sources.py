@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from gno.graph import MeshData, SampleSpec, build_sample
-from gno.graph.mirror import check_vectors, signs_of
 from gno.mesh import Mesh, read, read_series
 from gno.progress import counter
 from gno.train.case import Case
+from gno.train.mirror import check_fields, check_physics
 from gno.train.normalise import columns_of
 from gno.train.physics import is_labelled, target_specs, with_given, with_physics
 from gno.train.physics_in_time import with_given_in_time, with_step_physics
@@ -78,7 +78,8 @@ def prepare(
         check_no_leak(labelled, spec)
         check_no_zero(labelled, spec)
     if case.data.mirror:
-        check_mirrored(samples["train"], spec, case)
+        check_fields(samples["train"], spec, case)
+        check_physics(mesh_of(sources["train"][0], spec), spec, case)
     check_held_out(sources["test"], spec, case, progress)
     return Prepared(spec, samples)
 
@@ -270,25 +271,6 @@ def frames_of(source: Source | str, spec: SampleSpec) -> Sequence[Mesh]:
         return [spec.seen(source)]
     frames = source if isinstance(source, Sequence) and not isinstance(source, str) else read_series(source)
     return Seen(frames, spec) if spec.period else frames
-
-
-def check_mirrored(samples: Sequence[MeshData] | Sequence[Trajectory], spec: SampleSpec, case: Case) -> None:
-    """All fields must be known in a mirror.
-
-    Raises:
-        ValueError: one that may be a vector or not, or meshes without one of the axes.
-    """
-    forcing = case.time.forcing if case.time else ()
-    signs_of(spec, case.data.mirror_axes, forcing)
-    forced = [field for field in spec.inputs if field.name in forcing]
-    for sample in samples:
-        if isinstance(sample, Trajectory):
-            check_vectors(spec.inputs, spec.dim, [mesh.x for mesh in sample.samples])
-            check_vectors(spec.targets, spec.dim, sample.states)
-            check_vectors(forced, spec.dim, sample.forcing)
-        else:
-            check_vectors(spec.inputs, spec.dim, [sample.x])
-            check_vectors(spec.targets, spec.dim, [sample.y])
 
 
 def check_no_zero(samples: Sequence[MeshData], spec: SampleSpec) -> None:
