@@ -157,6 +157,7 @@ def test_conditions_on_faces_of_a_structured_zone(tmp_path):
         condition(conditions, "half", "JFaceCenter", "PointRange", [[1, 4, 1], [1, 4, 4]])
         condition(conditions, "spot", "KFaceCenter", "PointList", [[2, 2, 5], [2, 3, 5]])
         condition(conditions, "top", "Vertex", "PointRange", [[1, 1, 5], [3, 4, 5]])
+        condition(conditions, "cells", "CellCenter", "PointRange", [[1, 1, 4], [2, 3, 4]])
         condition(conditions, "outside", "KFaceCenter", "PointList", [[9, 9, 9]])
     mesh = read(tmp_path / "a.cgns")
     x, y, z = mesh.points.T

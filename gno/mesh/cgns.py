@@ -32,8 +32,8 @@ _TO_HEXA_125 = (32, 56, 64, 5, 12, 15, 16, 25, 22, 34, 35, 29, 50, 55, 33, 66, 7
 _WIDTHS = (*_TO_QUAD_16, *_TO_PENTA_40, *_TO_HEXA_125)
 """Nodes of an element by CGNS's number of its type; 0 where the type does not say, or is unknown."""
 _MIXED, _POLYGONS = 20, 22
-_ACROSS = {"IFaceCenter": 0, "JFaceCenter": 1, "KFaceCenter": 2}
-"""Axis of a structured zone that is square on the faces of a boundary."""
+_ACROSS = {"IFaceCenter": 0, "JFaceCenter": 1, "KFaceCenter": 2, "FaceCenter": None, "EdgeCenter": None}
+"""Axis of a structured zone that is square on the faces of a boundary; None: the one along which they do not go on."""
 _NONE = np.zeros(0, np.int64)
 
 
@@ -137,15 +137,13 @@ def _of_grid(patch: Any, size: np.ndarray) -> np.ndarray:
         axes = np.meshgrid(*map(np.arange, low, high + 1), indexing="ij")
         places = np.stack([axis.ravel() for axis in axes], axis=1)
     if location != "Vertex":  # a face has the number of its first node, and goes on to the next one along it
-        across = _ACROSS[location] if location in _ACROSS else _only(np.ptp(places, axis=0) == 0)
+        across = _ACROSS[location]
+        if across is None:
+            (constant,) = np.flatnonzero(np.ptp(places, axis=0) == 0)
+            across = int(constant)
         steps = np.meshgrid(*((0,) if axis == across else (0, 1) for axis in range(len(size))), indexing="ij")
         places = (places[:, None] + np.stack([step.ravel() for step in steps], axis=1)).reshape(-1, len(size))
     return np.unique(np.ravel_multi_index(tuple(places.T), tuple(size), order="F"))  # the first axis runs fastest
-
-
-def _only(is_it: np.ndarray) -> int:
-    (place,) = np.flatnonzero(is_it)
-    return int(place)
 
 
 @dataclasses.dataclass(frozen=True)
