@@ -163,7 +163,9 @@ def _normals(nodes: np.ndarray, facets: np.ndarray) -> np.ndarray:
 
 
 def _closest(point: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """Place on a segment or a triangle nearest to each point; ``corner`` is (n, 2 or 3, dim)."""
+    """Place on an end, a segment or a triangle nearest to each point; ``corner`` is (n, 1 to 3, dim)."""
+    if corner.shape[1] == 1:
+        return corner[:, 0]
     if corner.shape[1] == 2:
         return _closest_on_segment(point, corner[:, 0], corner[:, 1])
     rim = [_closest_on_segment(point, corner[:, i], corner[:, (i + 1) % 3]) for i in range(3)]

@@ -192,6 +192,8 @@ def _lost(mesh: Mesh, back: Mesh, path: Path) -> list[str]:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """To the bit; a single value is one in a row, too."""
+    a, b = np.atleast_1d(a), np.atleast_1d(b)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
