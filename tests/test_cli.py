@@ -81,7 +81,7 @@ def test_what_takes_long_is_named_on_a_terminal_and_nowhere_else(monkeypatch):
     ("arguments", "says"),
     [
         (["inspect", "none.vtu"], "none.vtu"),
-        (["train", "none.toml"], "none.toml: expected a readable TOML file"),
+        (["train", "none.toml"], "none.toml: expected a TOML file, got none"),
         (["trian"], "Did you mean 'train'?"),
         (["train"], "CASE.toml"),
         (["train", "case.toml", "--precision", "8"], "training.precision"),
@@ -91,7 +91,18 @@ def test_what_takes_long_is_named_on_a_terminal_and_nowhere_else(monkeypatch):
         (["evaluate", "nowhere"], "nowhere: expected the folder of a trained run"),
         (["evaluate", "data"], "data: expected the folder of a trained run"),
         (["evaluate", "old"], "expected files, since old has none for tests"),
-        (["evaluate", "runs/case", "data/none.vtu"], "data/none.vtu"),
+        (["evaluate", "runs/case", "data/none.vtu"], "data/none.vtu: expected a file, got none"),
+        (["evaluate", "runs/case", "data"], "data: expected a file, got a folder"),
+        (["inspect", "data"], "data: expected a file, got a folder with 8 files data/*.vtu"),
+        (
+            ["evaluate", "runs/case", "--device", "gpu"],
+            "expected auto, cpu, cuda, cuda:1 or mps",
+        ),
+        (
+            ["evaluate", "runs/case", "--device", "cuda:99"],
+            "device: expected one of this machine",
+        ),
+        (["train", "case.toml", "--overwrite", "--device", "cuda:99"], "training.device: expected one of this machine"),
         (["evaluate", "runs/case", "garbage.vtu"], "garbage.vtu"),
         (["evaluate", "runs/case", "bare.vtu"], "wave"),
         (["predict", "runs/case", "bare.vtu", "-o", "new"], "wave"),
@@ -213,6 +224,17 @@ def test_evaluate_takes_the_files_that_were_kept_for_tests_and_says_which_were_s
     assert [row["file"] for row in json.loads(out)["files"]] == files["test"]
     _, _, err = gno(capsys, monkeypatch, "evaluate", "runs/case", files["test"][0], *files["train"][:2])
     assert "2 of 3 files were there in training" in err
+
+
+def test_a_prediction_does_not_look_at_what_is_there_of_its_targets(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(trained)
+    mesh = read("data/0.vtu")
+    write(mesh.with_point_fields(u=np.full((mesh.n_nodes, 2), np.nan)), tmp_path / "0.vtu")
+    for file, folder in (("data/0.vtu", "known"), (tmp_path / "0.vtu", "broken")):
+        status, _, err = gno(capsys, monkeypatch, "predict", "runs/case", file, "-o", folder, "--device", "auto")
+        assert (status, err) == (0, "")
+    known, broken = (read(f"{folder}/0.vtu").point_fields for folder in ("known", "broken"))
+    assert np.array_equal(known["predicted_u"], broken["predicted_u"]) and np.isnan(broken["u"]).all()
 
 
 def test_evaluate_prints_a_table_and_json(trained, capsys, monkeypatch):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from gno.graph import FieldSpec, SampleSpec
+from gno.graph import FieldSpec, SampleSpec, build_sample
+from gno.graph.features import nearest_on_facets
 from gno.graph.fields import find_field
-from gno.mesh import CellBlock, Mesh
+from gno.mesh import CellBlock, Mesh, boundary_facets
 
 
 def square(**fields) -> Mesh:
@@ -36,3 +37,13 @@ def test_a_set_that_no_mesh_has_is_named():
     with pytest.raises(ValueError, match=r"sets: expected point sets that a training mesh has \(left\), got 'lefft'"):
         SampleSpec.fit([mesh], inputs=[], targets=["u"], sets=["lefft"])
     assert SampleSpec.fit([mesh, square(point_fields={"u": np.zeros(4)})], inputs=[], targets=["u"], sets=["left"]).sets
+
+
+def test_the_boundary_of_a_curve_is_its_ends():
+    angle = np.linspace(0, 2, 9)
+    points = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    curve = Mesh(points, (CellBlock("line", np.stack([np.arange(8), np.arange(1, 9)], axis=1)),))
+    offset, normal = nearest_on_facets(points, points, boundary_facets(curve))
+    ends = np.linalg.norm(points[:, None] - points[[0, 8]], axis=2)
+    assert np.allclose(np.linalg.norm(offset, axis=1), ends.min(1)) and not normal.any()
+    assert build_sample(curve, SampleSpec.fit([curve], inputs=(), targets=())).geometry.isfinite().all()

@@ -26,6 +26,7 @@ class Fitted:
         ("0.10", "0.12", "12.00% on 1 validation files: more minutes would help most"),
         ("0.10", "0.20", "10.00% on 1 training files, 20.00% on 1 validation files: both"),
         ("0.10", "0.40", "more files would help"),
+        ("0.80", "1.90", "more minutes would help most"),  # nothing is learned yet
     ],
 )
 def test_a_gap_asks_for_files_and_none_for_minutes(known, unseen, says):

@@ -76,8 +76,20 @@ def test_a_key_above_all_sections_is_sent_to_its_own(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none\.toml: expected a readable TOML file"):
+    with pytest.raises(ValueError, match=r"none\.toml: expected a TOML file, got none"):
         load_case(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_cases_that_editors_of_windows_write(tmp_path, encoding):
+    path = write_case(tmp_path)
+    path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    assert load_case(path).training.epochs == 3
+    path.write_bytes(path.read_bytes().decode(encoding).encode("utf-16"))
+    with pytest.raises(ValueError, match="expected TOML, which is text in UTF-8, got something else"):
+        load_case(path)
+    with pytest.raises(ValueError, match="expected a TOML file, got a folder"):
+        load_case(tmp_path)
 
 
 def test_globs_start_at_the_folder_of_the_file(tmp_path, monkeypatch):

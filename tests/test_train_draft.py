@@ -54,7 +54,7 @@ def test_a_draft_can_be_trained_from_and_names_what_else_there_is(results, tmp_p
         ([], "targets: expected at least one field to learn (--target NAME), got none; fields: "),
         (["-t", "displacement"], "field 'displacement': expected in the file, got point: "),
         (["-t", "u", "-i", "u"], "data.inputs: expected no target among them, got 'u'"),
-        (["-t", "left"], "left: expected in every file"),
+        (["-t", "left"], "targets: expected fields, got the set 'left'; fields: "),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_writes_nothing(results, tmp_path, capsys, monkeypatch, arguments, says):
@@ -76,9 +76,43 @@ def test_a_case_is_not_written_over(results, tmp_path, capsys, monkeypatch):
 def test_a_field_that_only_some_files_have_is_refused_by_name(results):
     mesh = square(7)
     write(mesh.replace(global_fields={}), results[-1])
-    with pytest.raises(ValueError, match="load: expected in every file, got it in some only"):
+    with pytest.raises(ValueError, match=rf"field 'load': expected in the file, got point: .*{results[-1].name}"):
         draft_case(results, targets=["u"], inputs=["load"])
     assert "load" not in draft_case(results, targets=["u"])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda mesh: mesh.replace(point_fields={**mesh.point_fields, "u": mesh.point_fields["u"][:, :1]}),
+            "field 'u': expected a point field with 2 components as elsewhere, got a point field with 1 component",
+        ),
+        (
+            lambda mesh: mesh.with_point_fields(
+                u=np.where(np.arange(mesh.n_nodes) == 3, np.nan, 1.0)[:, None] + [0, 0]
+            ),
+            "point field 'u': expected finite values, got .* at node 3",
+        ),
+        (
+            lambda mesh: mesh.replace(points=np.c_[mesh.points, mesh.points[:, 0] ** 2]),
+            "meshes: expected all 2-D like .*, got 3-D",
+        ),
+    ],
+)
+def test_what_training_would_stop_at_is_said_before(results, change, says):
+    write(change(square(7)), results[-1])
+    with pytest.raises(ValueError, match=f"{says}.*{results[-1].name}"):
+        draft_case(results, targets=["u"])
+
+
+def test_without_targets_the_fields_are_listed_beside_a_case_that_is_there(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "case.toml").write_text("mine")
+    status, _, err = gno(capsys, monkeypatch, "init", *results)
+    assert status == 2 and "got none; fields: " in err
+    status, _, err = gno(capsys, monkeypatch, "init", *results, "-t", "u", "-o", ".")
+    assert status == 2 and "expected the name of a file, got a folder" in err
 
 
 def test_files_with_steps_are_series(tmp_path):

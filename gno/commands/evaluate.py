@@ -126,6 +126,9 @@ def _evaluate_doubt(run: Path, files: Sequence[Path], *, device: str, as_json: b
             typer.echo(str(rolled.write_csv(diagram.with_suffix(".csv"))), err=True)
             typer.echo(str(draw_rollout_doubt(rolled, diagram)), err=True)
         return
+    if not calibrated.has_doubt:
+        note = f"{run} says nothing of its doubt: it has no [uncertainty], and `gno calibrate` did not see it"
+        typer.echo(f"gno: note: {note}", err=True)
     with status(f"judging {len(files)} files"):
         found = evaluate(calibrated.sampler, files, calibration=calibrated.conformal)
     typer.echo(found.to_json() if as_json else str(found))

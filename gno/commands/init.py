@@ -35,7 +35,9 @@ def init(
     from gno.mesh.files import atomic
     from gno.train.draft import draft_case
 
-    if output.exists() and not overwrite:
+    if output.is_dir():
+        raise ValueError(f"{output}: expected the name of a file, got a folder")
+    if target and output.exists() and not overwrite:  # without a target nothing is written
         raise ValueError(f"{output}: expected no file, got one; --overwrite, or -o OTHER.toml")
     text = draft_case(
         files,

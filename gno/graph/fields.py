@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Mapping
 from typing import Literal
@@ -13,6 +12,7 @@ from jaxtyping import Float
 
 from gno.mesh import Mesh, cells_to_nodes, repeats
 from gno.mesh.geometry import of_domain
+from gno.mesh.mesh import nearly
 
 Location = Literal["point", "cell", "global", "point_set", "cell_set"]
 
@@ -98,8 +98,7 @@ def find_field(mesh: Mesh, name: str) -> FieldSpec:
             return FieldSpec(name, location, n)
     have = {loc: sorted(fields_at(mesh, loc)) for loc in locations if fields_at(mesh, loc)}
     listed = "; ".join(f"{loc}: {', '.join(names)}" for loc, names in have.items()) or "no field at all"
-    near = difflib.get_close_matches(name, itertools.chain(*have.values()), n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = nearly(name, itertools.chain(*have.values()))
     raise ValueError(f"field '{name}': expected in the file, got {listed} ({mesh.source}){hint}")
 
 

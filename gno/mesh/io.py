@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,10 +154,21 @@ def _extension(path: Path) -> str:
 
 
 def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise MeshError(f"{path}: expected a file, got a folder{_meshes_in(path)}")
     if not path.is_file():
-        raise MeshError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+        raise MeshError(f"{path}: expected a file, got none")
     if path.stat().st_size == 0:
         raise MeshError(f"{path}: expected a mesh, got an empty file")
+
+
+def _meshes_in(folder: Path) -> str:
+    """How to name the meshes of a folder, if there are some."""
+    counts = Counter(file.suffix for file in folder.iterdir() if file.suffix.lower() in READABLE)
+    if not counts:
+        return ""
+    suffix, count = counts.most_common(1)[0]
+    return f" with {count} files {folder / '*'}{suffix}"
 
 
 def _guarded(path: Path, reader: Callable[..., T], *arguments: Any) -> T:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -194,6 +195,16 @@ class Mesh:
             counts[block.type] = counts.get(block.type, 0) + len(block)
         cells = ", ".join(f"{n} {name}" for name, n in counts.items()) or "no cells"
         return f"Mesh({self.n_nodes} nodes, {cells}, {self.dim}-D)"
+
+
+def nearly(name: str, known: Iterable[str]) -> str:
+    """What to add to an error about a name that is not known: one that is and looks alike, if there is one.
+
+    >>> nearly("vonmises", ["displacement", "von_mises"])
+    "; did you mean 'von_mises'?"
+    """
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def named_once(names: Sequence[str], what: str, path: object) -> Sequence[str]:

@@ -176,8 +176,10 @@ def _lost(mesh: Mesh, back: Mesh, path: Path) -> list[str]:
     mine = np.pad(mesh.points, ((0, 0), (0, 3 - mesh.points.shape[1])))
     theirs = np.pad(back.points, ((0, 0), (0, 3 - back.points.shape[1])))
     size = max(float(np.abs(mine).max()), np.finfo(float).tiny)
-    if mine.shape != theirs.shape or np.abs(mine - theirs).max() > 1e-4 * size:
-        raise MeshError(f"{path}: expected {mesh.n_nodes} nodes in the file, got {back.n_nodes} or moved ones")
+    if mine.shape != theirs.shape:
+        raise MeshError(f"{path}: expected {mesh.n_nodes} nodes in the file, got {back.n_nodes}")
+    if np.abs(mine - theirs).max() > 1e-4 * size:
+        raise MeshError(f"{path}: expected the nodes in their order in the file, got another one, or moved nodes")
     if not _same_cells(mesh, back):
         raise MeshError(f"{path}: expected the cells of {mesh!r} in the file, got {back!r} or another order")
     lost = [] if np.array_equal(mine, theirs) else ["all digits of the coordinates"]

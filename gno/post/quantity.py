@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gno.mesh import Mesh
+from gno.mesh.mesh import nearly
 
 Location = Literal["node", "cell"]
 _AXES: dict[int, tuple[str, ...]] = {
@@ -99,7 +100,8 @@ def rows_of(mesh: Mesh, field: str, location: Location | None = None) -> tuple[F
     location = location or ("node" if field in mesh.point_fields else "cell")
     values = (mesh.point_fields if location == "node" else mesh.cell_fields).get(field)
     if values is None:
-        raise ValueError(f"field '{field}': expected one of {_names(mesh)}, got none of them ({mesh.source})")
+        hint = nearly(field, (*mesh.point_fields, *mesh.cell_fields))
+        raise ValueError(f"field '{field}': expected one of {_names(mesh)}, got none of them ({mesh.source}){hint}")
     if values.dtype.kind not in "fiub":
         raise ValueError(f"field '{field}': expected real numbers, got {values.dtype} ({mesh.source})")
     rows = values.reshape(len(values), -1).astype(np.float64)

@@ -14,6 +14,8 @@ MOST = 32
 # How many times worse the validation files may be than the training files. Below the first four times the minutes
 # gained more than four times the files, above the second hardly anything (benchmarks/results/learning_curves.md).
 CLOSE, FAR = 1.5, 3.0
+# Above this error the training files themselves are not learned yet, whatever the gap.
+UNLEARNED = 0.5
 
 
 def advise(run: Run, train: Sequence[Path], validation: Sequence[Path]) -> str:
@@ -31,7 +33,7 @@ def advise(run: Run, train: Sequence[Path], validation: Sequence[Path]) -> str:
     if not known or math.isnan(known + unseen):  # fields that are zero everywhere
         return ""
     errors = f"error {known:.2%} on {len(some[0])} training files, {unseen:.2%} on {len(some[1])} validation files"
-    return f"{errors}: {verdict(unseen / known)}"
+    return f"{errors}: {verdict(unseen / known if known < UNLEARNED else 1.0)}"
 
 
 def verdict(gap: float) -> str:

@@ -126,10 +126,13 @@ def load_case(path: str | Path) -> Case:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin with a mark
     except OSError as error:
-        raise ValueError(f"{path}: expected a readable TOML file, got {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        got = "a folder" if path.is_dir() else "none" if not path.exists() else error.strerror or error
+        raise ValueError(f"{path}: expected a TOML file, got {got}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected TOML, which is text in UTF-8, got something else") from None
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: expected TOML, got {error}") from None
     if isinstance(table.get("data"), dict):
         table["data"]["folder"] = path.parent.resolve() / table["data"].get("folder", "")

@@ -97,7 +97,7 @@ def draft_case(
             advance(1)
     known = known_fields(meshes)
     sets = sorted({name for mesh in meshes for name in (*mesh.point_sets, *mesh.cell_sets)})
-    _check_names(targets, inputs, meshes[0], known, sets)
+    _check(targets, inputs, meshes, known, sets)
     text = "\n".join(
         [
             "# Written by `gno init`; `gno train --help` and docs/case.md say what else there is.",
@@ -122,16 +122,31 @@ def draft_case(
     return text
 
 
-def _check_names(
-    targets: Sequence[str], inputs: Sequence[str], mesh: Mesh, known: dict[str, Known], sets: Sequence[str]
+def _check(
+    targets: Sequence[str], inputs: Sequence[str], meshes: Sequence[Mesh], known: dict[str, Known], sets: Sequence[str]
 ) -> None:
-    """Something is to be learned, and every name is there, in all files."""
+    """Something is to be learned, and every name is there, in all files, with values that can be learned from."""
     if not targets:
         raise ValueError(f"targets: expected at least one field to learn (--target NAME), got none; {_listed(known)}")
+    if other := next((mesh for mesh in meshes if mesh.dim != meshes[0].dim), None):
+        like = f"{meshes[0].dim}-D like {meshes[0].source}"
+        raise ValueError(f"meshes: expected all {like}, got {other.dim}-D ({other.source})")
     for name in (*targets, *inputs):
-        if name not in known and not (name in inputs and name in sets):
-            find_field(mesh, name)  # raises, and says what is there
-            raise ValueError(f"{name}: expected in every file, got it in some only; {_listed(known)}")
+        if name in sets and name not in known:
+            if name in targets:
+                raise ValueError(f"targets: expected fields, got the set '{name}'; {_listed(known)}")
+            continue
+        first = find_field(meshes[0], name)  # raises where there is none, and says what is there
+        for mesh in meshes:
+            if (found := find_field(mesh, name)) != first:
+                raise ValueError(
+                    f"field '{name}': expected {_kind(first)} as elsewhere, got {_kind(found)} ({mesh.source})"
+                )
+            found.values(mesh)  # raises at one that is not finite
+
+
+def _kind(field: FieldSpec) -> str:
+    return f"a {field.location} field with {field.n_components} component{'s'[: field.n_components > 1]}"
 
 
 def known_fields(meshes: Sequence[Mesh]) -> dict[str, Known]:

@@ -14,11 +14,12 @@ from gno.graph import MeshData, build_sample
 from gno.mesh import Mesh
 from gno.progress import counter
 from gno.train.blueprint import Blueprint
+from gno.train.device import device_of
 from gno.train.evaluate import Evaluation, row_of
 from gno.train.physics import with_given
 from gno.train.predict import Prediction, answers, coarse_answer, level_mesh, prediction
 from gno.train.rollout import Rollout, evaluate_rollouts, evolution_of, roll_out
-from gno.train.sources import Source, frames_of, mesh_of, samples_of, trajectories_of
+from gno.train.sources import Source, frames_of, mesh_of, samples_of, trajectories_of, without_targets
 from gno.train.time_metrics import RolloutEvaluation
 from gno.uncertain import Uncertain
 
@@ -42,14 +43,14 @@ class Run:
         """Read a run from its folder.
 
         Raises:
-            ValueError: no run there.
+            ValueError: no run there, or no such device.
         """
         path = Path(directory) / "best.safetensors"
         if not path.is_file():
             raise ValueError(f"{directory}: expected the folder of a trained run, got no {path.name} in it")
         blueprint, parts, _ = Blueprint.load(path)
         model = blueprint.trained(parts["average"], path)
-        return cls(Path(directory), blueprint, model.requires_grad_(False).eval().to(device))
+        return cls(Path(directory), blueprint, model.requires_grad_(False).eval().to(device_of(device)))
 
     def summary(self) -> str:
         """What was trained, in a few lines."""
@@ -83,7 +84,7 @@ class Run:
             for source in meshes:
                 mesh = mesh_of(source, self.blueprint.spec)
                 start = time.perf_counter()
-                sample = build_sample(mesh, self.blueprint.spec)
+                sample = build_sample(without_targets(mesh, self.blueprint.spec), self.blueprint.spec)
                 sample = with_given(sample, mesh, self.blueprint.case, self.blueprint.spec)
                 known.append((mesh, time.perf_counter() - start))
                 yield sample
@@ -101,7 +102,8 @@ class Run:
         """
         self._check_steady("roll_out")
         mesh = mesh_of(mesh, self.blueprint.spec)
-        answer = coarse_answer(self.model, self.blueprint, build_sample(mesh, self.blueprint.spec))
+        sample = build_sample(without_targets(mesh, self.blueprint.spec), self.blueprint.spec)
+        answer = coarse_answer(self.model, self.blueprint, sample)
         known = [Uncertain(fields.numpy()[None]) for fields in answer.fields]
         return tuple(level_mesh(mesh, u, answer, s, self.blueprint) for s, u in enumerate(known))
 

@@ -103,7 +103,8 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as data:  # in pieces: a trajectory may be larger than memory
             digest = hashlib.file_digest(data, "sha256")
     except OSError as error:
-        raise MeshError(f"{path}: expected a readable file, got {error.strerror or error}") from None
+        got = "a folder" if path.is_dir() else "none" if not path.exists() else error.strerror or error
+        raise MeshError(f"{path}: expected a file, got {got}") from None
     digest.update(path.suffix.lower().encode())
     for other in files_in(path):
         digest.update(_content(other))

@@ -138,6 +138,13 @@ def check_held_out(sources: Sequence[Source], spec: SampleSpec, case: Case, bar:
             advance(1)
 
 
+def without_targets(mesh: Mesh, spec: SampleSpec) -> Mesh:
+    """What a prediction is asked of: the mesh without the fields to predict, whatever it has there."""
+    names = {field.name for field in spec.targets}
+    kinds = ("point_fields", "cell_fields", "global_fields")
+    return mesh.replace(**{kind: {n: x for n, x in getattr(mesh, kind).items() if n not in names} for kind in kinds})
+
+
 def mesh_of(source: Source | str, spec: SampleSpec | None = None) -> Mesh:
     """The mesh itself, or read from its file; the first frame of a series in memory, or of numbered files.
 

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from gno.mesh import Mesh
 from gno.train.blueprint import Blueprint
 from gno.train.case import Case
+from gno.train.device import device_of
 from gno.train.folder import alone_in, rescued
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Parts, Progress
@@ -180,8 +179,10 @@ def launch(case: Case) -> Fabric:
 
     settings = case.training
     accelerator, _, number = settings.device.partition(":")
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError("training.device: expected a device of this machine, got 'cuda' without a usable GPU")
+    try:
+        device_of(settings.device)
+    except ValueError as error:
+        raise ValueError(f"training.{error}") from None
     fabric = Fabric(
         accelerator=accelerator,
         devices=[int(number)] if number else settings.devices,

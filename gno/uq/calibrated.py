@@ -176,7 +176,7 @@ class Calibrated:
             yield from self.sampler.operator.predict_many(meshes)
             return
         for source in meshes:
-            answered = self.sampler.answer(source, attention=True)
+            answered = self.sampler.answer(source, attention=True, truth=False)
             prediction = self.sampler.prediction(answered)
             mesh, *levels = (self._with_bounds(prediction, s) for s in range(1 + len(prediction.levels)))
             if self.detector is not None:

@@ -24,7 +24,7 @@ from gno.train.physics import with_given
 from gno.train.predict import Answer, Prediction, in_precision, prediction
 from gno.train.rollout import Rollout
 from gno.train.run import Run, evaluate_series
-from gno.train.sources import frames_of, mesh_of
+from gno.train.sources import frames_of, mesh_of, without_targets
 from gno.train.time_metrics import RolloutEvaluation
 from gno.uncertain import Uncertain
 from gno.uq.rollout import roll_out
@@ -105,12 +105,12 @@ class Sampler(abc.ABC):
     def predict_many(self, meshes: Iterable[Mesh | str | Path]) -> Iterator[Prediction]:
         """Predictions in the order of the meshes, computed as they are asked for."""
         for source in meshes:
-            yield self.prediction(self.answer(source, attention=True))
+            yield self.prediction(self.answer(source, attention=True, truth=False))
 
-    def answer(self, source: Mesh | str | Path, *, attention: bool = False) -> Answered:
-        """What each sample says of one mesh or file, and if wanted which scales it attended to."""
+    def answer(self, source: Mesh | str | Path, *, attention: bool = False, truth: bool = True) -> Answered:
+        """What each sample says of one mesh or file, and if wanted which scales it attended to and what is true."""
         mesh, start = mesh_of(source, self.operator.blueprint.spec), time.perf_counter()
-        sample = self.sample(mesh)
+        sample = self.sample(mesh, truth=truth)
         prepared = time.perf_counter()
         batch, outputs = self._ask(sample, attention)
         return Answered(mesh, sample, batch, outputs, time.perf_counter() - prepared, prepared - start)
@@ -172,10 +172,11 @@ class Sampler(abc.ABC):
         """
         return evaluate_series(self.models, self.operator.blueprint, series)
 
-    def sample(self, mesh: Mesh) -> MeshData:
-        """What the operator sees of a mesh, given values of its physics included."""
+    def sample(self, mesh: Mesh, *, truth: bool = True) -> MeshData:
+        """What the operator sees of a mesh, given values of its physics included, and the targets if it has them."""
         blueprint, mesh = self.operator.blueprint, self.operator.blueprint.spec.seen(mesh)
-        return with_given(build_sample(mesh, blueprint.spec), mesh, blueprint.case, blueprint.spec)
+        seen = mesh if truth else without_targets(mesh, blueprint.spec)
+        return with_given(build_sample(seen, blueprint.spec), mesh, blueprint.case, blueprint.spec)
 
     def levels(self, sample: MeshData) -> list[Level]:
         """The samples for one raw sample, finest level first."""
