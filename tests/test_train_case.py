@@ -57,6 +57,7 @@ def test_a_good_case_is_frozen_and_knows_its_knobs(tmp_path):
         ({"training": None, "trainin": "epochs = 3"}, ["trainin: unknown key", "did you mean 'training'"]),
         ({"data": "inputs = 'a'\ntargets = 'b'\nlog = 'c'\nfiles = '*'"}, ["data.log", "inputs (a), got 'c'"]),
         ({"data": "targets = "}, ["expected TOML", "line"]),
+        ({"model": "n_substeps = 2"}, ["case.toml: model.n_substeps: expected 0 in a case without [time], got 2"]),
     ],
 )
 def test_bad_cases_are_told_in_one_line(tmp_path, changes, says):

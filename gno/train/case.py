@@ -49,7 +49,7 @@ class Case(Part):
         if self.training.compile and (reader := self._reads_laplacian):
             raise ValueError(f"training.compile: expected false with {reader}, which are not filled up, got true")
         if self.training.compile and self.physics and self.physics.conservative:
-            raise ValueError("training.compile: expected false with physics.conservative, of one size each, got true")
+            raise ValueError("training.compile: expected false with physics.conservative, made for each mesh, got true")
         if self.time is None and (n := self.model.knobs.get("n_substeps")):
             raise ValueError(f"model.n_substeps: expected 0 in a case without [time], got {n}")
         return self

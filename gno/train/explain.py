@@ -32,6 +32,8 @@ def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) ->
     if first["type"] == "missing":
         return f"{where}: expected {_MISSING.get(where, 'a value')}, got none{_HELP if where in _MISSING else ''}"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "expected to")
+    if first["type"] == "value_error" and not where:  # of sections that do not go together, which it names
+        return message
     if first["type"] == "value_error":
         return f"{where}: {message}" if not message.split(":")[0].isidentifier() else f"{where}.{message}"
     return f"{where}: {message.replace('expected to be', 'expected')}, got {first['input']!r}"

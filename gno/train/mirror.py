@@ -44,8 +44,6 @@ def check_physics(mesh: Mesh, spec: SampleSpec, case: Case) -> None:
     Raises:
         ValueError: it does not.
     """
-    if case.physics is None:
-        return
     problem, columns = problem_of(mesh, case), unknown_columns(case, spec)
     place = problem.points - problem.points.mean(0)
     extent = float(np.ptp(mesh.points, axis=0).max())

@@ -79,7 +79,8 @@ def prepare(
         check_no_zero(labelled, spec)
     if case.data.mirror:
         check_fields(samples["train"], spec, case)
-        check_physics(mesh_of(sources["train"][0], spec), spec, case)
+        if case.physics:
+            check_physics(mesh_of(sources["train"][0], spec), spec, case)
     check_held_out(sources["test"], spec, case, progress)
     return Prepared(spec, samples)
 
