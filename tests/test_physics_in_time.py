@@ -248,3 +248,26 @@ def test_laws_that_hold_at_every_instant_have_no_step():
 def test_an_energy_in_time_is_refused_by_the_case():
     with pytest.raises(ValueError, match=r"physics.loss: expected residual"):
         case({"loss": "energy"})
+
+
+@pytest.mark.parametrize(
+    ("law", "parameters"),
+    [
+        (diffusion, {"conductivity": "k"}),
+        (advection_diffusion, {"conductivity": "k", "velocity": [1.0, -0.5]}),
+        (navier_stokes, {"viscosity": "k", "load": [0.0, 1.0]}),
+        (gray_scott, {"feed": 0.04, "kill": 0.06, "diffusivity": (2e-3, 1e-3)}),
+    ],
+)
+def test_a_step_of_each_mesh_is_one_of_that_length(law, parameters):
+    mesh, steps = grid(4, skew=0.3), (0.5, 0.2)
+    one = build_step(mesh, law, parameters, [], 2)
+    u, before = torch.rand(2, *one.values.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    both = type(one).join([one, one])
+    both = at_step(both, torch.cat([before, before]), torch.tensor(steps, dtype=torch.float64))
+    stepped, given = law_of_step(law, 2), {**parameters, "previous": before}
+    alone = [build_problem(mesh, stepped, {**given, "step": step}) for step in steps]
+    expected = torch.cat([problem.residual(u) for problem in alone])
+    torch.testing.assert_close(both.residual(torch.cat([u, u])), expected, rtol=1e-9, atol=1e-12)
+    tangents = (at_step(one, before, torch.tensor([0.5]).double()).tangent(u) - alone[0].tangent(u)).toarray()
+    assert np.abs(tangents).max() < 1e-12

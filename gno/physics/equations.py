@@ -225,7 +225,7 @@ def _advection_diffusion(u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: 
     gain = along - p.vector("source", u) if "source" in p else along
     rate = 1 / p["step"] if "step" in p else 0.0
     if "step" in p:
-        gain = gain + (u - p.vector("previous", u)) * rate
+        gain = gain + (u - p.vector("previous", u)) / p["step"][..., None]
     time = _intrinsic_time(velocity, conductivity, p["h"], rate)
     return conductivity * inner(grad, grad_v) + dot(gain, v) + time * dot(gain, along_v)
 
@@ -262,7 +262,7 @@ def _navier_stokes(u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: Tensor
         force = force - p.vector("load", x)
     rate = 1 / p["step"] if "step" in p else 0.0
     if "step" in p:
-        force = force + (velocity - p.vector("previous", u)[..., :-1]) * rate
+        force = force + (velocity - p.vector("previous", u)[..., :-1]) / p["step"][..., None]
 
     time = _intrinsic_time(velocity, p["viscosity"], p["h"], rate)
     galerkin = (
