@@ -127,12 +127,3 @@ def test_a_case_learns_from_images_and_evaluates_without():
     for image, learned in zip(images, tasks[1].samples, strict=True):
         for key in ("x", "y", "geometry", "pos_1"):
             torch.testing.assert_close(normalise(image)[key], learned[key], rtol=1e-6, atol=1e-6)
-
-
-def test_equations_in_time_have_no_images():
-    sections = {"data": {"targets": ["u"], "mirror": "y"}, "training": {"epochs": 1}}
-    assert Case.model_validate({**sections, "time": {}}).data.mirror_axes == [1]
-    with pytest.raises(
-        ValueError, match=r"data.mirror: expected none in a case with both \[physics\] and \[time\], got y"
-    ):
-        Case.model_validate({**sections, "time": {}, "physics": {"equation": "diffusion"}})

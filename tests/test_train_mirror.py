@@ -21,8 +21,9 @@ from gno.train.case import Case, Physics, Time
 from gno.train.dynamics import Evolution, Unrolled, fit_normalisation, operator_sizes
 from gno.train.losses import data_terms
 from gno.train.physics import with_physics
+from gno.train.physics_in_time import with_step_physics
 from gno.train.predict import in_precision
-from gno.train.sources import prepare
+from gno.train.sources import fit_spec, prepare
 from gno.train.task import task_of, terms_of
 from gno.train.trajectory import Windows, build_trajectory
 
@@ -180,6 +181,45 @@ def test_what_physics_says_of_images_is_what_it_says_of_mirrored_problems(physic
             torch.testing.assert_close(*values, rtol=1e-7, atol=1e-9)
 
 
+CARRIED = {
+    "equation": "advection_diffusion",
+    "parameters": {"conductivity": "a", "velocity": "gust"},
+    "unknowns": ["u"],
+}
+FLOW = {"equation": "navier_stokes", "parameters": {"viscosity": "a", "load": "gust"}, "unknowns": ["w", "u"]}
+
+
+@pytest.mark.parametrize("physics", [CARRIED, FLOW])
+def test_what_physics_says_of_images_in_time_is_what_it_says_of_mirrored_series(physics):
+    """Velocity and load are forcing; images have the anchors of their mesh, so its trajectory is turned here, too."""
+    frames = [mesh.with_point_fields(a=1.5 + mesh.point_fields["a"]) for mesh in series([skewed(6, skew=0.4)] * 4)]
+    law = Physics(**physics, coarse=0.1, consistent=False)
+    cases = [mirrored(*axes).model_copy(update={"physics": law}) for axes in (("x", "y"), ())]
+    spec = fit_spec(cases[0], [frames])
+    raw = build_trajectory(frames, spec, FORCING)
+    trajectory = with_step_physics(raw, frames, cases[0], spec)
+    blueprint = Blueprint.fit(cases[0], spec, [trajectory])
+    model, scales = blueprint.model().double(), blueprint.normalisation
+    evolution = Evolution(model, scales, spec, FORCING)
+    for axis, signs in enumerate(signs_of(spec, [0, 1], FORCING)[:2]):
+        other = dataclasses.replace(
+            raw,
+            samples=(image(raw.samples[0], signs),),
+            states=raw.states * signs["y"],
+            forcing=raw.forcing * signs["forcing"],
+        )
+        other = with_step_physics(other, [image_of_mesh(mesh, axis) for mesh in frames], cases[1], spec)
+        losses = []
+        for known, wanted, mirrors in ((trajectory, cases[0], [signs]), (other, cases[1], [])):
+            floors = {name: torch.zeros_like(values) for name, values in known.floors.items()}  # or they would be met
+            ready = dataclasses.replace(known, floors=floors).normalised(scales, [3, 4, 5, 6], torch.float64)
+            terms = terms_of(dataclasses.replace(blueprint, case=wanted), [known], model)
+            unrolled = Unrolled(evolution, terms, Time(unroll=2, gradient=2, noise=0), 2, tuple(floors))
+            losses.append(unrolled(collate([WithImages(Windows([ready], 1, 2), mirrors)[-1]])).detach())
+        assert losses[0][-1] > 1e-3
+        torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+
+
 def test_physics_with_a_direction_of_its_own_has_no_images():
     meshes, held = {"train": [plate(0)]}, {"low": 0.0}
     light = {**ELASTICITY["parameters"], "load": [0.0, -1e-9]}
@@ -193,6 +233,19 @@ def test_physics_with_a_direction_of_its_own_has_no_images():
             ValueError, match=r"expected \[physics\] that is the same in a mirror, .* in y of grid 6; num"
         ):
             prepare(with_equation(physics), meshes, progress=False)
+
+
+def test_a_run_in_time_learns_from_images_and_their_equation(tmp_path):
+    frames = [mesh.with_point_fields(a=1.5 + mesh.point_fields["a"]) for mesh in series([grid(5)] * 4)]
+    wanted = mirrored("x", "y", epochs=1, validations=1).model_copy(update={"physics": Physics(**FLOW)})
+    train(wanted, tmp_path, meshes={"train": [frames] * 2}, progress=False)
+    head, *rows = (line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines())
+    assert float(rows[-1][head.index("loss intra")]) > 0
+    stored = Physics(equation="diffusion", parameters={"conductivity": "a", "capacity": 2.0}, unknowns=["u"])
+    prepare(wanted.model_copy(update={"physics": stored}), {"train": [frames]}, progress=False)
+    falling = Physics(**{**FLOW, "parameters": {"viscosity": "a", "load": [0.0, -1.0]}})
+    with pytest.raises(ValueError, match=r"expected \[physics\] that is the same in a mirror, .* in y of frame 0; num"):
+        prepare(wanted.model_copy(update={"physics": falling}), {"train": [frames]}, progress=False)
 
 
 def test_a_run_learns_from_images_without_labels(tmp_path):

@@ -102,13 +102,14 @@ def _signs(spec: SampleSpec, mirror: Sequence[int], forcing: Sequence[str]) -> S
     along = axes_of_columns(spec.dim, len(spec.sets), coordinates=spec.coordinates, graded=spec.graded_dim > 0)
     lattice = torch.cat([place.expand(ROWS - LENGTHS, -1), torch.ones(LENGTHS, spec.dim)])
     states = _of_fields(spec.targets, place)
+    forced = _of_fields([field for field in spec.inputs if field.name in forcing], place)
     return {
         "pos": place,
         "torus": lattice,  # the lengths of a rectangular box stay
         "geometry": torch.tensor([1.0 if axis is None else place[axis] for axis in along]),
         "x": _of_fields(spec.inputs, place),
-        "forcing": _of_fields([field for field in spec.inputs if field.name in forcing], place),
         **dict.fromkeys(("y", "past", "future", "given", "turn"), states),
+        **dict.fromkeys(("forcing", "turn_forcing"), forced),
     }
 
 

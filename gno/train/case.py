@@ -82,13 +82,6 @@ class Case(Part):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _mirrors(self) -> Self:
-        if self.data.mirror and self.physics and self.time:
-            got = ", ".join(self.data.mirror)
-            raise ValueError(f"data.mirror: expected none in a case with both [physics] and [time], got {got}")
-        return self
-
-    @pydantic.model_validator(mode="after")
     def _targets_of_physics(self) -> Self:
         for key in ("unknowns", "components", "scale"):
             for name in getattr(self.physics, key, ()):

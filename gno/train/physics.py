@@ -32,7 +32,7 @@ from gno.physics.problem import Problem, build_problem
 from gno.physics.quadrature import build_domain
 from gno.train.case import Case
 from gno.train.explain import did_you_mean
-from gno.train.losses import Loss, Term
+from gno.train.losses import Term
 from gno.train.normalise import Scale, columns_of, fit_scale
 from gno.train.sections import Physics, Value
 from gno.train.trajectory import Trajectory
@@ -89,22 +89,6 @@ def turned_back(
 ) -> Float[Tensor, "n n_targets"]:
     """A field on the mirror images in a batch as one on their meshes, or the other way; on any scale."""
     return u * batch.turn.index_select(0, graph).to(u) if "turn" in batch else u
-
-
-@dataclasses.dataclass(frozen=True)
-class OnMesh:
-    """A loss of the physics, also on mirror images: their fields are turned back and asked of the problem of the mesh.
-
-    Args:
-        loss: of (batch, output).
-    """
-
-    loss: Loss
-
-    def __call__(self, batch: Batch, output: Output) -> Float[Tensor, ""]:
-        levels = zip(output.fields, output.batch, strict=True)
-        fields = (turned_back(u, batch, graph) for u, graph in levels)
-        return self.loss(batch, dataclasses.replace(output, fields=tuple(fields)))
 
 
 def law_of(physics: Physics, folder: Path) -> Law:
@@ -359,8 +343,7 @@ def physics_terms(case: Case, spec: SampleSpec, scale: Scale) -> list[Term]:
     units = units_of(case, spec, scale)
     wanted: dict[str, float] = {"intra": physics.intra, **{str(k): v for k, v in physics.conserve.items()}}
     terms = [Term(loss.name, loss, wanted[loss.name]) for loss in with_floor(case, units)]
-    terms += [Term("inter", losses.Inter(), physics.inter)] if physics.inter else []
-    return [dataclasses.replace(term, loss=OnMesh(term.loss)) for term in terms] if case.data.mirror else terms
+    return terms + ([Term("inter", losses.Inter(), physics.inter)] if physics.inter else [])
 
 
 def units_of(case: Case, spec: SampleSpec, scale: Scale) -> losses.Units:

@@ -37,7 +37,7 @@ from gno.train.physics import (
     with_floor,
     with_given,
 )
-from gno.train.trajectory import Trajectory
+from gno.train.trajectory import Trajectory, state_columns
 
 # A given value may be so far from the reference's, in spreads of the field, before it is said to be another one.
 TOLERANCE = 1e-3
@@ -155,22 +155,34 @@ def _states(trajectory: Trajectory, case: Case, spec: SampleSpec) -> list[tuple[
 def _with_problem(
     sample: MeshData, mesh: Mesh, starts: Sequence[Tensor], steps: Tensor, case: Case, spec: SampleSpec
 ) -> MeshData:
+    assert case.physics is not None
+    problem, sample = step_problem(mesh, case), copy.copy(sample)
+    chosen = torch.linspace(0, len(starts) - 1, min(len(starts), SIZES)).round().long().tolist()
+    sample.physics = prepare_step(problem, sample, [starts[k] for k in chosen], steps[chosen])
+    graph = torch.zeros(mesh.n_nodes, dtype=torch.long)
+    for name in case.physics.conserve:
+        rest = [_functional(name, at_step(problem, starts[k], steps[k, None]), starts[k], graph) for k in chosen]
+        size = torch.stack(rest).abs().mean(0)
+        sample[f"size_{name}"] = torch.where(size > 0, size, torch.ones_like(size))
+    if case.data.mirror:
+        sample.turn = torch.ones(1, spec.n_targets)
+        sample.turn_forcing = torch.ones(1, len(state_columns(spec, case.time.forcing if case.time else ())))
+    return sample
+
+
+def step_problem(mesh: Mesh, case: Case) -> Problem:
+    """The problem of a step that a case states on a mesh; see :func:`gno.physics.stepping.at_step`.
+
+    Raises:
+        ValueError: an equation without a rate of change, or one that does not fit the mesh.
+    """
     physics = case.physics
     assert physics is not None
     parameters = {name: as_given(value) for name, value in physics.parameters.items()}
     try:
-        problem = build_step(mesh, law_of(physics, case.data.folder), parameters, conditions(physics), spec.dim)
+        return build_step(mesh, law_of(physics, case.data.folder), parameters, conditions(physics), mesh.dim)
     except ValueError as error:
         raise ValueError(f"physics.equation '{physics.equation}' in a case with [time]: {error}") from None
-    sample = copy.copy(sample)
-    chosen = torch.linspace(0, len(starts) - 1, min(len(starts), SIZES)).round().long().tolist()
-    sample.physics = prepare_step(problem, sample, [starts[k] for k in chosen], steps[chosen])
-    graph = torch.zeros(mesh.n_nodes, dtype=torch.long)
-    for name in physics.conserve:
-        rest = [_functional(name, at_step(problem, starts[k], steps[k, None]), starts[k], graph) for k in chosen]
-        size = torch.stack(rest).abs().mean(0)
-        sample[f"size_{name}"] = torch.where(size > 0, size, torch.ones_like(size))
-    return sample
 
 
 def _functional(name: str, problem: Problem, u: Tensor, graph: Tensor) -> Tensor:

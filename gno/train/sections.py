@@ -64,7 +64,7 @@ class Data(Part):
             that do not say; the nodes on both sides of such a mesh are the same unknowns.
         mirror: axes, of ``x``, ``y`` and ``z``, in whose mirror the problem is the same: every training mesh, or
             series, is learned from as it is and as its image, with vectors and tensors turned. Named sets move along;
-            leave those out of ``sets`` that only tell one side from the other. With [physics], in steady cases.
+            leave those out of ``sets`` that only tell one side from the other.
         folder: where relative globs start; the folder of the TOML file if absent.
         cache: folder for prepared samples, relative to ``folder``; empty for none.
     """

@@ -22,6 +22,7 @@ from gno.train.evaluate import score_names, validation_scores
 from gno.train.likelihood import Divergence, n_observations, noise_terms
 from gno.train.loop import Objective
 from gno.train.losses import Term, data_terms
+from gno.train.mirror import OnMesh
 from gno.train.physics import is_labelled, physics_scores, physics_terms
 from gno.train.physics_in_time import step_terms
 from gno.train.predict import in_precision
@@ -121,8 +122,12 @@ def terms_of(blueprint: Blueprint, samples: Sequence[Any], model: nn.Module) -> 
         for term in learned_terms(blueprint, labelled, model)
     ]
     if case.time and case.physics:
-        return [*data, *step_terms(case, spec, blueprint.normalisation)]
-    return [*data, *physics_terms(case, spec, scale)]
+        physical = step_terms(case, spec, blueprint.normalisation)
+    else:
+        physical = physics_terms(case, spec, scale)
+    if case.data.mirror:
+        physical = [dataclasses.replace(term, loss=OnMesh(term.loss)) for term in physical]
+    return [*data, *physical]
 
 
 def learned_terms(blueprint: Blueprint, labelled: Sequence[Any], model: nn.Module) -> list[Term]:
