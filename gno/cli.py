@@ -94,7 +94,8 @@ def main() -> NoReturn:
     except Exception as error:
         if os.environ.get("GNO_DEBUG"):
             raise
-        if not (isinstance(error, ValueError | OSError) or hasattr(error, "format_message")):
+        ours = type(error).__module__.startswith("gno.") or hasattr(error, "format_message")
+        if not (ours or isinstance(error, ValueError | OSError)):
             error = RuntimeError(f"{type(error).__name__}: {error} (GNO_DEBUG=1 shows where)")
         complain(error)
         status = 2

@@ -110,15 +110,19 @@ def test_physics_of_ones_own(bar, capsys, monkeypatch):
         (["correct", "bar.vtu", "-f", "T", "-o", "x.vtu"], "expected one of --young, --conductivity and --problem"),
         (["correct", "bar.vtu", "-f", "T", "-o", "x.vtu", "--conductivity", "1"], "--fix: expected at least one set"),
         (["correct", "bar.vtu", "-f", "T", "-o", "x.vtu", "--conductivity", "1", "--fix", "nose"], "'nose'"),
-        (
-            ["correct", "bar.vtu", "-f", "T", "-o", "x.vtu", "--problem", "none.py:f"],
-            "--problem: expected FILE.py:FUNC",
-        ),
+        (["correct", "bar.vtu", "-f", "T", "-o", "x.vtu", "--problem", "none"], "--problem: expected FILE.py:FUNC"),
+        (["correct", "bar.vtu", "-f", "T", "-o", "x.vtu", "--problem", "no.py:f"], "expected a file no.py, got none"),
     ],
 )
 def test_bad_input_is_one_line(bar, arguments, says, capsys, monkeypatch):
     status, _, err = gno(capsys, monkeypatch, *arguments)
     assert status == 2 and len(err.splitlines()) == 1 and says in err
+
+
+def test_a_solution_that_is_not_found_is_said_as_plainly(bar, capsys, monkeypatch):
+    asked = ("-f", "predicted_displacement", *ELASTIC, "--fix", "left", "--load", "right=pull", "--tolerance", 1e-40)
+    status, _, err = gno(capsys, monkeypatch, "correct", "bar.vtu", *asked, "-o", "x.vtu")
+    assert (status, err) == (2, "gno: correct: expected a solution to 1e-40, got none from any guess (bar.vtu)\n")
 
 
 def test_the_prediction_is_the_prediction_whichever_is_named_first(tmp_path, capsys, monkeypatch):

@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
 from gno.mesh import CellBlock, Mesh
 from gno.mesh.locate import containing_cells
-from gno.post import painter, picture, space_time, window
+from gno.post import animate, animation, painter, picture, space_time, window
 from gno.post.animation import _line
 from gno.post.color import NO_VALUE_COLOR, SIGNED_COLORS, UNSIGNED_COLORS, color_limits, error_limits
 from gno.post.grid import to_pyvista
@@ -129,6 +130,28 @@ def test_difference_of_vectors_does_not_hide_a_turn():
     turned = truth.with_point_fields(u=np.array([[0, 1.0], [0, 1]]))
     assert difference(truth, "u", turned, "u").values == pytest.approx([np.sqrt(2), 0])
     assert difference(truth, "u", turned, "u", "x").values == pytest.approx([-1, 0])
+
+
+def test_colours_mean_the_same_in_all_frames_of_a_film(tmp_path, monkeypatch):
+    x = square().points[:, 0]
+    frames = [square(u=k * x, predicted_u=k * (x - 0.1), std_u=k * x / 10) for k in (0, 2)]  # at first without error
+    drawn, page = [], animation.page
+    monkeypatch.setattr(animation, "page", lambda panels, view: (drawn.append(panels), page(panels[:1], view))[1])
+    animate(frames, "u", tmp_path / "a.gif", compare="predicted_u")
+    scales = [[(panel.title, panel.limits, panel.colors) for panel in panels] for panels in drawn]
+    assert scales[0] == scales[1]
+    ends = {title: limits for title, limits, _ in scales[0]}
+    assert ends["truth"] == ends["prediction"] == pytest.approx((-0.2, 2))
+    assert ends["error"] == pytest.approx((-0.2, 0.2)) and ends["standard deviation"] == pytest.approx((0, 0.2))
+    assert scales[0][2][2] == SIGNED_COLORS
+
+
+def test_a_film_has_the_colours_of_its_scale_also_where_a_frame_shows_few_of_them():
+    frame = np.full((300, 400, 3), 255, np.uint8)
+    frame[50:250] = np.linspace([68, 1, 84], [72, 30, 110], 200)[:, None]  # the dark end of the scale
+    frame[280:284, 100:300] = 255 * colormaps["viridis"](np.linspace(0, 1, 200))[:, :3]
+    film = np.asarray(animation._in_256_colors(frame).convert("RGB"))
+    assert np.abs(film.astype(int) - frame).max() < 30
 
 
 def test_color_limits_are_shared_and_survive_nothing_and_constants():

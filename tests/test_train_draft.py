@@ -121,6 +121,8 @@ def test_files_with_steps_are_series(tmp_path):
     text = draft_case([tmp_path / "wave.pvd"], targets=["u"], folder=tmp_path)
     assert "time" in tomllib.loads(text) and tomllib.loads(text)["data"]["files"] == ["wave.pvd"]
     assert "time" not in tomllib.loads(draft_case([tmp_path / "wave.pvd"], targets=["u"], time=False))
+    numbered = draft_case(sorted(tmp_path.glob("wave_*.vtu")), targets=["u"])  # or results of as many problems
+    assert "time" not in tomllib.loads(numbered) and "# The files are of different times" in numbered
 
 
 def test_frames_of_a_trajectory_are_one_pattern(capsys, monkeypatch, tmp_path):

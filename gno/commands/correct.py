@@ -33,7 +33,7 @@ def correct(
     against: Annotated[
         list[str] | None, typer.Option(metavar="FIELD", help="Another guess to compare with, as a previous step.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Residual relative to the load.")] = 1e-8,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Residual relative to the load.")] = 1e-8,
     as_json: Json = False,
 ) -> None:
     """Solve from the prediction to a stated tolerance: the solver's answer, and what the prediction saved.

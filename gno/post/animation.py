@@ -33,7 +33,7 @@ from gno.post.panels import Look, field_panels
 from gno.post.picture import page, write_figure
 from gno.post.plot import sheet
 from gno.post.quantity import difference, quantity
-from gno.post.scene import Panel, View, view_of
+from gno.post.scene import VALUE, Panel, View, view_of
 from gno.progress import counter
 
 FILMS = (".gif", ".mp4")
@@ -77,8 +77,8 @@ def animate(
     chosen = np.unique(np.linspace(0, len(series) - 1, min(len(series), MOST_FRAMES)).round().astype(int)).tolist()
     output.parent.mkdir(parents=True, exist_ok=True)
     with counter(output.name, 2 * len(chosen), draw=progress) as advance, atomic(output) as part:
-        limits, view = _common(_counted(series, chosen, advance), field, compare, component)
-        images = _images(_counted(series, chosen, advance), field, compare, component, limits, view)
+        look, view = _common(_counted(series, chosen, advance), field, compare, component)
+        images = _images(_counted(series, chosen, advance), field, compare, component, look, view)
         if program:
             _write_mp4(images, part, frames_per_second, program)
         else:
@@ -212,27 +212,34 @@ def _space_time_figure(images: Sequence[np.ndarray], titles: Sequence[str], time
 
 def _common(
     frames: Iterable[tuple[int, Mesh]], field: str, compare: str | None, component: int | str | None
-) -> tuple[list[tuple[float, float]], View]:
-    """The colour limits of each panel over all frames, and the view of the first frame."""
-    found: list[list[tuple[float, float]]] = []
+) -> tuple[Look, View]:
+    """Colour scales for all frames together, and the view of the first frame."""
+    values: list[float] = []
+    others: list[float] = []  # errors; standard deviations where nothing is compared
     view = None
     for _, mesh in frames:
         panels = field_panels(mesh, field, compare=compare, component=component)
         view = view or view_of(panels)
-        found.append([panel.limits for panel in panels])
+        values += [end for panel in panels if panel.colors == VALUE_COLORS for end in _ends(panel)]
+        others += [end for panel in panels if panel.colors != VALUE_COLORS for end in _ends(panel)][:2]
     assert view is not None
-    return [(min(low for low, _ in ends), max(high for _, high in ends)) for ends in zip(*found, strict=True)], view
+    return Look(limits=color_limits(np.array(values)), others=error_limits(np.array(others)), edges=False), view
 
 
-def _images(frames, field, compare, component, limits, view) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+def _ends(panel: Panel) -> list[float]:
+    """Smallest and largest value that is seen, if there is one."""
+    seen = np.asarray(panel.body[VALUE])
+    seen = seen[np.isfinite(seen)]
+    return [float(seen.min()), float(seen.max())] if len(seen) else []
+
+
+def _images(frames, field, compare, component, look, view) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     from PIL import Image
 
     for k, mesh in frames:
-        panels = field_panels(mesh, field, compare=compare, component=component, look=Look(edges=False))
+        panels = field_panels(mesh, field, compare=compare, component=component, look=look)
         when = f"time {k if mesh.time is None else mesh.time:.6g}"
-        shown: list[Panel] = [
-            dataclasses.replace(panel, limits=ends, note=when) for panel, ends in zip(panels, limits, strict=True)
-        ]
+        shown = [dataclasses.replace(panel, note=when) for panel in panels]
         figure: Any = page(shown, view)
         figure.canvas.draw()
         picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3])
@@ -242,12 +249,22 @@ def _images(frames, field, compare, component, limits, view) -> Iterator[UInt8[n
 
 
 def _write_gif(images: Iterable[np.ndarray], path: Path, frames_per_second: float) -> None:
-    from PIL import Image
-
-    pictures = (Image.fromarray(image).quantize(256, dither=Image.Dither.NONE) for image in images)
+    pictures = map(_in_256_colors, images)
     first = next(pictures)
     duration = round(1000 / frames_per_second)
     first.save(path, save_all=True, append_images=pictures, duration=duration, loop=0)
+
+
+def _in_256_colors(image: np.ndarray) -> Any:
+    """A frame of a .gif, whose palette is chosen from it and from the colour scales, of which it may show little."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    height, width, _ = image.shape
+    scales = np.stack([colormaps[name](np.linspace(0, 1, width))[:, :3] for name in (VALUE_COLORS, SIGNED_COLORS)])
+    strips = (255 * np.repeat(scales, height // 8, axis=0)).round().astype(np.uint8)
+    both = Image.fromarray(np.concatenate([image, strips])).quantize(256, dither=Image.Dither.NONE)
+    return both.crop((0, 0, width, height))
 
 
 def _write_mp4(images: Iterable[np.ndarray], path: Path, frames_per_second: float, program: str) -> None:

@@ -166,9 +166,11 @@ def problem_from(text: str, mesh: Mesh) -> Problem:
     from gno.physics import Problem
 
     path, _, name = text.rpartition(":")
-    specification = importlib.util.spec_from_file_location(Path(path).stem, path) if Path(path).is_file() else None
+    specification = importlib.util.spec_from_file_location(Path(path).stem, path)
     if specification is None or specification.loader is None:
         raise ValueError(f"--problem: expected FILE.py:FUNCTION, got '{text}'")
+    if not Path(path).is_file():
+        raise ValueError(f"--problem: expected a file {path}, got none")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     make = getattr(module, name, None)

@@ -25,12 +25,14 @@ class Look:
         warp: a vector field on nodes that moves the mesh.
         factor: on that movement.
         limits: ends of the colour scale of values; None for their range.
+        others: ends of that of errors, or of standard deviations where nothing is compared; None for their range.
         edges: whether to draw the sides of cells; None where they are few enough to be told apart.
     """
 
     warp: str | None = None
     factor: float = 1.0
     limits: tuple[float, float] | None = None
+    others: tuple[float, float] | None = None
     edges: bool | None = None
 
     def __post_init__(self) -> None:
@@ -111,7 +113,7 @@ def _comparison(mesh: Mesh, field: str, compare: Mesh | str, component: int | st
     truth_values = quantity(mesh, field, component, error.location)
     guess_values = quantity(prediction, other, component, error.location)
     limits = look.limits or color_limits(_seen(mesh, truth_values), _seen(mesh, guess_values))
-    ends = error_limits(_seen(mesh, error))
+    ends = look.others or error_limits(_seen(mesh, error))
     colors = SIGNED_COLORS if ends[0] < 0 else UNSIGNED_COLORS
     error_note = f"{error.label} · {_relative(mesh, error, truth_values)}"
     own_warp = look.warp and (other if look.warp == field else _predicted(prediction, look.warp))
@@ -142,7 +144,7 @@ def _doubt_panels(
     if component == "von_mises" or (component is None and rows_of(mesh, name, location)[0].shape[1] > 3):
         return []
     std = quantity(mesh, name, component, location)
-    limits = limits or (0.0, color_limits(_seen(mesh, std))[1])
+    limits = limits or (0.0, (look.others or color_limits(_seen(mesh, std)))[1])
     return [look.panel(mesh, std, "standard deviation", std.label, limits, UNSIGNED_COLORS)]
 
 

@@ -59,7 +59,7 @@ def show(
         raise ValueError(f"warp_factor: expected a field to warp by as well, got {warp_factor:g} alone")
     if warp is not None and warp_factor is None:
         warp_factor = round_factor(mesh, warp)
-    look = Look(warp, 1.0 if warp_factor is None else warp_factor, limits, edges)
+    look = Look(warp, 1.0 if warp_factor is None else warp_factor, limits, edges=edges)
     panels = field_panels(mesh, field, compare=compare, component=component, look=look)
     return _present(panels, output, f"{Path(mesh.source).stem}-{field}", _points_of(mesh, around))
 

@@ -30,6 +30,7 @@ SPAN_FOR_LOG = 10.0
 MOST_NAMES = 12
 # Values that stray less than this, relative to the largest, are one value.
 ROUND_OFF = 1e-9
+_TIMES = "# The files are of different times; if they are frames of a series: `gno init --time …`"
 _TIME = [
     "",
     '[time]    # steps from frame to frame are learned; each frame by itself: files like "run.xyz@:", and no [time]',
@@ -108,6 +109,7 @@ def draft_case(
             f"targets = {_names(targets)}",
             *_logarithms(known, inputs),
             *_comments(known, sets, (*inputs, *targets)),
+            *([_TIMES] if not time and len({mesh.time for mesh in meshes}) > 1 else []),
             "",
             "[training]",
             f"minutes = {minutes:g}",
