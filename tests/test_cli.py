@@ -226,6 +226,18 @@ def test_evaluate_takes_the_files_that_were_kept_for_tests_and_says_which_were_s
     assert "2 of 3 files were there in training" in err
 
 
+def test_a_pattern_that_no_shell_has_replaced_means_all_files_that_match(trained, capsys, monkeypatch):
+    monkeypatch.chdir(trained)
+    status, out, err = gno(capsys, monkeypatch, "predict", "runs/case", "data/[01]*.vtu", "-o", "matched")
+    assert (status, err) == (0, "") and len(out.splitlines()) == 2
+    assert {path.name for path in (trained / "matched").glob("?.vtu")} == {"0.vtu", "1.vtu"}
+    shutil.copy("data/0.vtu", "data/part [a].vtu")
+    assert gno(capsys, monkeypatch, "inspect", "data/part [a].vtu", "--json")[0] == 0
+    (trained / "data" / "part [a].vtu").unlink()
+    status, _, err = gno(capsys, monkeypatch, "inspect", "data/x*.vtu")
+    assert (status, err) == (2, "gno: data/x*.vtu: expected files that match, got none\n")
+
+
 def test_a_prediction_does_not_look_at_what_is_there_of_its_targets(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(trained)
     mesh = read("data/0.vtu")

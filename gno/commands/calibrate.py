@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gno.commands.options import Device
+from gno.commands.options import Device, each_frame
 from gno.progress import status
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def calibrate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `gno train` made, of any method.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Meshes with all targets, held out.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Meshes with all targets, held out.", callback=each_frame)
+    ],
     coverage: Annotated[float, typer.Option(min=0.01, max=0.999, help="Of the intervals beside predictions.")] = 0.9,
     false_alarms: Annotated[
         float, typer.Option(min=0.001, max=0.99, help="Largest share of files like these that are flagged.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,23 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `gno
 
 
 def each_frame(files: list[Path] | None) -> list[Path] | None:
-    """Files as they are, and each frame of those like ``file@:``."""
+    """Files as they are, those that match a pattern that no shell has replaced, and the frames of ``file@:``."""
+    if not files:
+        return files
     from gno.mesh import io
 
-    return files and [frame for file in files for frame in io.each_frame(file)]
+    return [frame for pattern in files for file in _matching(pattern) for frame in io.each_frame(file)]
+
+
+def _matching(path: Path) -> list[Path]:
+    from gno.mesh.address import split_address
+
+    file, frame = split_address(path)
+    if file.exists() or not glob.has_magic(str(file)):
+        return [path]
+    if not (found := sorted(glob.glob(str(file)))):  # noqa: PTH207 (as a shell does, from any folder)
+        raise ValueError(f"{path}: expected files that match, got none")
+    return [Path(name if frame is None else f"{name}@{frame}") for name in found]
 
 
 Files = Annotated[
