@@ -36,6 +36,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"lr": 3e-3, "batch_size": 1},
         {"lr": 3e-3, "batch_size": 1, "knobs": {"n_stencils": 2}},
         {"lr": 3e-3, "batch_size": 1, "knobs": {"first_step": 1.5}},
+        {"lr": 3e-3, "batch_size": 1, "knobs": {"n_near": 2}},
     ],
     "FNO": [{"lr": 2e-3, "batch_size": 4}, {"lr": 2e-3, "batch_size": 1}],
     "graph without levels": [{"lr": 3e-3, "batch_size": 1}],

@@ -33,7 +33,7 @@ OPERATORS = {
     "checkpoint": {"checkpoint": True},
     "noise": {"noise_head": True},
 }
-KINDS = {"plain": {}, "graded": {"graded": True}, "stencils": {"n_stencils": 1}}
+KINDS = {"plain": {}, "graded": {"graded": True}, "stencils": {"n_stencils": 1}, "near field": {"n_near": 1}}
 
 
 def test_the_device_is_told():
@@ -77,8 +77,8 @@ def prepared(kind: str) -> list[MeshData]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_periodic_and_graded_meshes_are_as_on_the_host(kind):
     samples = prepared(kind)
-    options = {"n_stencils": 1} if kind == "stencils" else {}
-    operator = operator_for(samples[0], **options).float()
+    options = {"stencils": {"n_stencils": 1}, "near field": {"n_near": 1, "n_shells": 2}}
+    operator = operator_for(samples[0], **options.get(kind, {})).float()
     found = []
     for device in ("cpu", DEVICE):
         model, batch = copy.deepcopy(operator).to(device), collate(samples).to(device)

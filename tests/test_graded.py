@@ -15,6 +15,7 @@ from gno.mesh import CellBlock, Mesh
 from gno.nn.anchor_block import AnchorGraph
 from gno.nn.compiled import Compiled
 from gno.nn.mesh_layer import Surroundings
+from gno.nn.operator import Fine
 from gno.train import Case, Data, Model, Run, Training, train
 
 
@@ -107,7 +108,7 @@ def test_offsets_are_in_spacings_of_their_place():
     around = Surroundings.of(batch, sample.n_levels)
     offset = torch.stack([w / around.spread[0] for w in around.spread[1:]], dim=1).norm(dim=1)
     assert offset.median() > 0.3 and offset.max() < 4
-    levels = operator._encode(batch, None)[0]
+    levels = operator._encode(batch, Fine.of(batch, operator.config, edges=False))
     apart = AnchorGraph.of(levels, batch, operator.config).offset.norm(dim=1)
     assert 0.7 < apart.median() < 2 and apart.max() < 4
     near = sample.pos_0[:, None] - sample.pos_1[sample.link_0]

@@ -94,6 +94,19 @@ def stencil_edges(batch: Batch) -> Edges:
     return _edges(batch.stencil_index, batch.stencil_perm, batch.pos_0.shape[0])
 
 
+def near_edges(batch: Batch, n_shells: int) -> Edges:
+    """Edges from nodes to the shells of the nodes that they are near to, shell k of node i being number ``i K + k``.
+
+    Raises:
+        ValueError: samples without a near field.
+    """
+    if "near_index" not in batch:
+        raise ValueError("batch.near_index: expected samples of a spec with n_near, got some without a near field")
+    n = batch.pos_0.shape[0]
+    sender, shell = batch.near_index.long()
+    return Edges.from_perm(sender, shell, batch.near_perm.long(), n, n * n_shells)
+
+
 def _edges(index: Tensor, perm: Tensor, n: int) -> Edges:
     sender, receiver = index.long()
     return Edges.from_perm(sender, receiver, perm.long(), n, n)

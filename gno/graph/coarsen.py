@@ -21,8 +21,10 @@ def clusters(sample: MeshData) -> Int[Tensor, " n_0"]:
     """Which of the coarse nodes, about two edges apart, each node of a sample belongs to.
 
     Raises:
-        ValueError: coordinates that repeat.
+        ValueError: coordinates that repeat, or a near field.
     """
+    if "near_index" in sample:
+        raise ValueError("training.curriculum: expected 0 with model.n_near (1 by default of points), got more")
     if "torus_0" in sample:
         raise ValueError("training.curriculum: expected 0 where coordinates repeat, got more")
     points, mass = (sample[key].double().numpy() for key in ("pos_0", "mass_0"))

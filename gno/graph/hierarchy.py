@@ -294,7 +294,7 @@ def _near(
     pattern = neighbours.astype(np.int64)
     marked = 1 << 40  # more than there are paths of two steps
     two = (pattern @ pattern + marked * pattern).tocoo()
-    between = _between(torus, torus, two.row, two.col)
+    between = images_between(torus, torus, two.row, two.col)
     distance = np.linalg.norm(nearest_image(anchor[two.row] - anchor[two.col], between), axis=1)
     touch = two.data >= marked
     spacing = (size[two.row] + size[two.col]) / 2 if isinstance(size, np.ndarray) else size
@@ -323,7 +323,7 @@ def _candidates(
     for start in range(0, len(points), chunk):
         rows = slice(start, start + chunk)
         choice = table[owner[rows]]
-        between = _between(here, there, (rows, None), choice)
+        between = images_between(here, there, (rows, None), choice)
         distance = np.linalg.norm(nearest_image(points[rows, None] - anchor[choice], between), axis=2)
         distance /= size[choice] if isinstance(size, np.ndarray) else size
         distance[choice < 0] = np.inf
@@ -341,7 +341,7 @@ def _candidates(
     return link, log_b
 
 
-def _between(here: Images | None, there: Images | None, fine: Any, coarse: Any) -> Images | None:
+def images_between(here: Images | None, there: Images | None, fine: Any, coarse: Any) -> Images | None:
     """How offsets from places of one level to those of the next are measured, where each has its own way."""
     if here is None or there is None or there.seen.ndim == 1:
         return there

@@ -24,7 +24,7 @@ STEP = 1.1
 # The lowest rung, in powers of STEP from the usual batch: smaller ones, as at the end of an epoch, are filled up to it.
 LOWEST = -2
 # Values of the nodes that an operator may read besides x.
-NODE_VALUES = ("geometry", "fixed", "given")
+NODE_VALUES = ("geometry", "fixed", "given", "near_mass")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Ladder:
 
     Args:
         batch_size: meshes in a batch.
-        nodes, edges: mean number in a mesh, by level.
+        nodes, edges: mean number in a mesh, by level; behind the edges those of the near field.
         longest: most nodes of a mesh, by level. longest_from: the same for the levels from s up together; as in
             ``collate``.
     """
@@ -49,11 +49,10 @@ class Ladder:
     @staticmethod
     def fit(samples: Iterable[MeshData], batch_size: int) -> Ladder:
         """From the training samples."""
-        sizes = torch.tensor([_sizes(sample) for sample in samples])  # (samples, 2, levels)
-        nodes, edges = sizes.double().mean(0).tolist()
-        from_level = sizes[:, 0].flip(1).cumsum(1).flip(1)
-        longest, longest_from = (tuple(n.amax(0).tolist()) for n in (sizes[:, 0], from_level))
-        return Ladder(batch_size, tuple(nodes), tuple(edges), longest, longest_from)
+        nodes, edges = map(torch.tensor, zip(*map(_sizes, samples), strict=True))  # (samples, levels)
+        longest, longest_from = (tuple(n.amax(0).tolist()) for n in (nodes, nodes.flip(1).cumsum(1).flip(1)))
+        mean_nodes, mean_edges = (tuple(n.double().mean(0).tolist()) for n in (nodes, edges))
+        return Ladder(batch_size, mean_nodes, mean_edges, longest, longest_from)
 
     def pad(self, batch: Batch) -> Batch:
         """The batch with ``padded``: what an operator reads of it, filled up to ``batch_size + 1`` meshes."""
@@ -82,15 +81,15 @@ def _power(ratio: float) -> int:
 
 
 def _sizes(data: MeshData | Batch) -> tuple[list[int], list[int]]:
-    """Number of nodes and of edges by level."""
+    """Number of nodes and of edges by level, and behind the edges of entries of the near field."""
     levels = range(data.n_levels)
-    edges = (data[f"edge_index_{s}"].shape[1] if f"edge_index_{s}" in data else 0 for s in levels)
-    return [data[f"pos_{s}"].shape[0] for s in levels], list(edges)
+    indices = (*(f"edge_index_{s}" for s in levels), "near_index")
+    return [data[f"pos_{s}"].shape[0] for s in levels], [data[x].shape[1] if x in data else 0 for x in indices]
 
 
 def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers: int) -> Batch:
     """What an operator reads of a batch, with so many nodes and edges more by level; they are all at one place."""
-    filled = Batch()
+    filled, (*edges, n_near) = Batch(), edges
     for s, (n, e) in enumerate(zip(nodes, edges, strict=True)):
         number, position = torch.arange(n), batch[f"pos_{s}"]
         filled[f"pos_{s}"] = with_rows(position, len(position) + n)
@@ -117,6 +116,12 @@ def _filled(batch: Batch, nodes: Sequence[int], edges: Sequence[int], n_fillers:
     for key in NODE_VALUES:
         if key in batch:
             filled[key] = with_rows(batch[key], len(filled.mass_0))
+    if "near_index" in batch:
+        node = len(mass) + torch.arange(n_near) * nodes[0] // max(n_near, 1)
+        first = torch.stack([node, node * int(batch.near_shells[0])])
+        filled.near_index = torch.cat([batch.near_index, first.to(batch.near_index)], dim=1)
+        filled.near_perm = _counted_on(batch.near_perm, n_near)
+        filled.near_radius = torch.cat([batch.near_radius, batch.near_radius.new_ones(nodes[0])])
     filled._num_graphs = batch.num_graphs + n_fillers
     return filled
 

@@ -15,11 +15,13 @@ from gno.graph.features import geometry_features
 from gno.graph.fields import fields_at
 from gno.graph.grading import grading
 from gno.graph.hierarchy import Level
+from gno.graph.near import near_field
 from gno.graph.nodes import Nodes
 from gno.graph.segment import kept, order
 from gno.graph.spec import SampleSpec
 from gno.graph.stencil import stencil
 from gno.mesh import Mesh, laplacian
+from gno.mesh.geometry import domain_dim
 from gno.mesh.laplacian import even, steepest
 
 
@@ -34,6 +36,9 @@ class MeshData(Data):
         link_s: candidates in level s + 1, (n_s, k), log_b_s their weights, link_perm_s their transpose.
         stencil: entries of the Laplacian off its diagonal, if wanted, on the edges stencil_index; stencil_size, (n_0,),
             the sum of their absolute values at each node. n_substeps: steps of a local law, if there is one.
+        near_index: if wanted, which nodes lie in which shells around others, (2, n_entries): the sender, and shell k of
+            node i as i · near_shells + k; near_perm its transpose. near_radius: of the last shell around each node,
+            (n_0,), near_mass: part that a node is of a ball with that radius, (n_0,).
         torus_s: how offsets are measured where coordinates repeat, (1, 3, dim): the rows of :class:`gno.mesh.Torus`, or
             more of :class:`gno.mesh.Lattice`. Where meshes are graded too, (n_s, 3, dim): large anchors may be alone on
             a circle with room for small ones. Nodes that repeat another have its values and its neighbours, and no
@@ -42,12 +47,15 @@ class MeshData(Data):
     """
 
     def __inc__(self, key: str, value: Any, *args, **kwargs):
-        if key.startswith(("edge_perm_", "link_perm_", "stencil_perm")):
+        if key.startswith(("edge_perm_", "link_perm_", "stencil_perm", "near_perm")):
             return value.numel()
         if key.startswith("link_"):
             return self[f"pos_{int(key[5:]) + 1}"].shape[0]
         if key.startswith("edge_index_"):
             return self[f"pos_{key[11:]}"].shape[0]
+        if key == "near_index":
+            n = self["pos_0"].shape[0]
+            return torch.tensor([[n], [n * self.near_shells]])
         return super().__inc__(key, value, *args, **kwargs)
 
     @property
@@ -104,6 +112,11 @@ def build_sample(
     if spec.n_substeps:  # explicit steps are stable up to a length that the steepest row decides
         finer = steepest(operator) / spec.steepest if spec.steepest else 1.0  # 0: a cloud without a Laplacian
         data.n_substeps = math.ceil(spec.n_substeps * max(1.0, finer) - 1e-6)
+    if spec.n_near:
+        data.near_shells = spec.n_shells
+        cell_dim = domain_dim(mesh)
+        mass = nodes.mass / spec.unit**cell_dim
+        data.update(near_field(levels, mass, spec.n_shells, cell_dim=cell_dim, period=nodes.period, dtype=dtype))
     return data
 
 

@@ -21,6 +21,8 @@ FIRST_STEP = 2.5
 # The same on graded meshes of triangles and quads: a dozen nodes to an anchor, as in 3-D with the other.
 GRADED_FIRST_STEP = 3.5
 NEXT_STEP = 2.0
+# Distances that are told apart near a node of a mesh, where fields are smooth, and near a particle.
+SHELLS, CLOUD_SHELLS = 2, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,7 @@ class SampleSpec:
         n_candidates: anchors of the next level that a node can lean on.
         coordinates: whether a node knows where it is; without, the operator is the same wherever a mesh lies.
         n_stencils, n_substeps: of the operator; both read the Laplacian on the mesh, which samples then have.
+        n_near, n_shells: of the operator; with them samples have the near field.
         period: of all meshes, in the user's unit, see :class:`gno.mesh.Mesh`; if empty meshes have their own, or none.
         steepest: with n_substeps, the largest row of the Laplacian on the training meshes, in one over the square of
             the user's unit; a mesh that has larger ones needs more steps.
@@ -55,6 +58,8 @@ class SampleSpec:
     coordinates: bool = True
     n_stencils: int = 0
     n_substeps: int = 0
+    n_near: int = 0
+    n_shells: int = SHELLS
     period: tuple[float, ...] = ()
     steepest: float = 0.0
     graded_dim: int = 0
@@ -75,6 +80,8 @@ class SampleSpec:
         coordinates: bool = True,
         n_stencils: int = 0,
         n_substeps: int = 0,
+        n_near: int | None = None,
+        n_shells: int | None = None,
         period: Sequence[float] = (),
         graded: bool | None = None,
         edges: bool = False,
@@ -99,6 +106,10 @@ class SampleSpec:
                 diffusion.
             n_substeps: in time, steps of a local law within each step from frame to frame, for reaction and diffusion
                 between frames that lie far apart; 0 for none.
+            n_near: layers at the entrance and at the exit that read the near field by distance and direction; by
+                default one of point clouds, such as particles, and none of meshes.
+            n_shells: distances that these tell apart within the spacing of level 1; by default 64 of point clouds, and
+                2 of meshes, whose nodes are no more than where a field is known.
             period: length after which each coordinate repeats, 0 where it does not; for meshes that do not say.
             graded: whether spacings follow the size of the cells; by default where that differs by more than a factor
                 of 4.
@@ -125,17 +136,21 @@ class SampleSpec:
         unit = float(np.median(extent)) / 2 or 1.0
         graded_dim = (domain_dim(meshes[0]) or dim) if (_graded(meshes) if graded is None else graded) else 0
         first_step = first_step or (GRADED_FIRST_STEP if graded_dim == 2 else FIRST_STEP)
+        spacings = _spacings(meshes, unit, n_levels, first_step, next_step, graded_dim)
+        n_near, n_shells = _near(meshes, spacings, n_near, n_shells)
         return SampleSpec(
             dim,
             unit,
             tuple(dataclasses.replace(_found(meshes, name), log=name in log) for name in inputs),
             tuple(find_field(meshes[0], name) for name in targets),
             tuple(common_sets(meshes) if sets is None else _known_sets(meshes, sets)),
-            _spacings(meshes, unit, n_levels, first_step, next_step, graded_dim),
+            spacings,
             n_candidates,
             coordinates,
             n_stencils,
             n_substeps,
+            n_near,
+            n_shells,
             tuple(map(float, period)),
             max(steepest(even(laplacian(mesh))) for mesh in meshes) if n_substeps else 0.0,
             graded_dim,
@@ -216,6 +231,18 @@ def _spacings(meshes, unit, n_levels, first_step, next_step, graded_dim) -> tupl
             across = float(np.median([m.n_nodes for m in meshes])) ** (1 / graded_dim) / first_step
         n_levels = max(3, 2 + int(np.floor(np.log(max(across / 4, 1)) / np.log(next_step) + 1e-9)))
     return tuple(first * next_step**s for s in range(n_levels - 1))
+
+
+def _near(meshes, spacings, n_near: int | None, n_shells: int | None) -> tuple[int, int]:
+    """Layers that read the near field, and the distances that they tell apart."""
+    cloud = not any(mesh.cells for mesh in meshes)
+    n_near = int(cloud and len(spacings) > 0) if n_near is None else n_near
+    n_shells = (CLOUD_SHELLS if cloud else SHELLS) if n_shells is None else n_shells
+    if n_near < 0 or (n_near and not spacings):
+        raise ValueError(f"n_near: expected 0 or more, and 0 with n_levels = 1, got {n_near}")
+    if n_shells < 1:
+        raise ValueError(f"n_shells: expected at least 1, got {n_shells}")
+    return n_near, n_shells
 
 
 def _usual_size(mesh: Mesh, unit: float, graded: bool) -> float:

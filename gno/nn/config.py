@@ -33,6 +33,7 @@ class OperatorConfig:
     variational: weights that are Gaussian, for samples: ``none``, of the ``heads``, of all networks at the ``nodes``,
         or ``all``.
     noise_head: whether heads also say how large the noise of the data is.
+    n_near: layers at the entrance and at the exit that read the near field, in n_shells distances.
     n_globals: columns of ``batch.parameters``, numbers of a whole mesh that every scale is conditioned on.
 
     Raises:
@@ -58,6 +59,8 @@ class OperatorConfig:
     dropout: float = 0.0
     variational: Literal["none", "heads", "nodes", "all"] = "none"
     noise_head: bool = dataclasses.field(default_factory=bool)  # no knob: it follows from the loss
+    n_near: int = dataclasses.field(default_factory=int)  # no knobs of their own: they are those of the samples
+    n_shells: int = dataclasses.field(default_factory=int)
     n_globals: int = dataclasses.field(default_factory=int)  # no knob: it follows from the data, as n_inputs does
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from gno.nn.config import OperatorConfig
 from gno.nn.link import DownLink, Link, down_weights, offsets, spacing, up_weights
 from gno.nn.mesh_layer import MeshLayer, Surroundings
 from gno.nn.mlp import mlp
+from gno.nn.near import NearField, Shells
 from gno.nn.norm import RMSNorm
 from gno.nn.output import NoisyOutput, Output, restricted
 from gno.nn.pooling import GeometricPooling, LearnedPooling, Transfer
@@ -44,6 +45,22 @@ class Head(nn.Sequential):
             nn.init.zeros_(bias[: c.n_outputs])
 
 
+class Fine(NamedTuple):
+    """What the layers on the mesh read of it, besides the values at its nodes."""
+
+    around: Surroundings
+    laplacian: MeshLaplacian | None
+    shells: Shells | None
+
+    @staticmethod
+    def of(batch: Batch, c: OperatorConfig, *, edges: bool) -> Fine:
+        return Fine(
+            Surroundings.of(batch, c.n_levels, edges=edges),
+            MeshLaplacian.of(batch) if c.n_stencils or c.n_substeps else None,
+            Shells.of(batch, c.n_shells) if c.n_near else None,
+        )
+
+
 class NeuroScale(nn.Module):
     """Neural operator on a mesh and its hierarchy, conservative between scales.
 
@@ -63,6 +80,7 @@ class NeuroScale(nn.Module):
         self.mesh_in, self.mesh_out = MeshLayer(c, first), MeshLayer(c, last)
         self.reads_edges = convolutions is not None
         self.near_in, self.near_out = (nn.ModuleList(Stencil(c) for _ in range(c.n_stencils)) for _ in range(2))
+        self.shells_in, self.shells_out = (nn.ModuleList(NearField(c) for _ in range(c.n_near)) for _ in range(2))
         pooling = LearnedPooling if c.learned_pooling else GeometricPooling
         sizes = (c.width, c.dim) if c.learned_pooling else ()
         self.pooling = nn.ModuleList(pooling(*sizes) for _ in range(c.n_levels - 1))
@@ -79,20 +97,21 @@ class NeuroScale(nn.Module):
         let_draw(self, c)
 
     def forward(self, batch: Batch, *, return_attention: bool = False) -> Output:
-        reads = self.config.n_stencils or self.config.n_substeps
-        laplacian = MeshLaplacian.of(batch) if reads else None
-        levels, around = self._encode(batch, laplacian)
+        mesh = Fine.of(batch, self.config, edges=self.reads_edges)
+        levels = self._encode(batch, mesh)
         v, anchors, attention = levels[0].v, levels[0].v[:0], None
         if len(levels) == 1:  # the mesh alone: what the scales are measured against
             for block in self.blocks:
-                v = self._run(block, v, around)
+                v = self._run(block, v, mesh.around)
         else:
             anchors, graph, attention = self._process(levels, batch, return_attention)
             v = self._decode(v, anchors, levels, graph, batch)
-        v = self._run(self.mesh_out, v, around)
+        v = self._run(self.mesh_out, v, mesh.around)
+        for layer in self.shells_out:
+            v = self._run(layer, v, mesh.shells)
         for layer in self.near_out:
-            v = self._run(layer, v, laplacian)
-        law = None if self.law is None else self._run(self.law, v, laplacian, batch)
+            v = self._run(layer, v, mesh.laplacian)
+        law = None if self.law is None else self._run(self.law, v, mesh.laplacian, batch)
         return self._outputs([v, *_split(anchors, levels[1:])], levels, attention, law)
 
     def coarse(self, batch: Batch) -> Output:
@@ -104,17 +123,18 @@ class NeuroScale(nn.Module):
         """
         if self.config.n_levels == 1:
             raise ValueError("coarse: expected an operator with anchors, got n_levels = 1")
-        levels, _ = self._encode(batch, MeshLaplacian.of(batch) if self.config.n_stencils else None)
+        levels = self._encode(batch, Fine.of(batch, self.config, edges=self.reads_edges))
         anchors, *_ = self._process(levels, batch)
         return self._outputs(_split(anchors, levels[1:]), levels[1:], None)
 
-    def _encode(self, batch: Batch, laplacian: MeshLaplacian | None) -> tuple[list[LevelState], Surroundings]:
-        around = Surroundings.of(batch, self.config.n_levels, edges=self.reads_edges)
+    def _encode(self, batch: Batch, mesh: Fine) -> list[LevelState]:
         # under autocast layers answer in short numbers; what they are added to is in full
         v = self._run(self.encode, torch.cat([batch.x, batch.geometry], dim=1)).to(batch.mass_0)  # (n_0, width)
         for layer in self.near_in:
-            v = self._run(layer, v, laplacian)
-        return self._coarsen(self._run(self.mesh_in, v, around), batch), around
+            v = self._run(layer, v, mesh.laplacian)
+        for layer in self.shells_in:
+            v = self._run(layer, v, mesh.shells)
+        return self._coarsen(self._run(self.mesh_in, v, mesh.around), batch)
 
     def _process(
         self, levels: list[LevelState], batch: Batch, return_attention: bool = False

@@ -55,6 +55,8 @@ class Blueprint:
             "n_geometry": samples[0].geometry.shape[1],
             "n_outputs": spec.n_targets,
             "n_levels": spec.n_levels,
+            "n_near": spec.n_near,
+            "n_shells": spec.n_shells,
             "key_level": finest_dense_level(samples, DENSE),
             "mesh_key_level": finest_dense_level(samples, DENSE, first=2),
             **(operator_sizes(spec, case.time) if case.time else {}),
