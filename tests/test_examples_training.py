@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
         ("own_arrays.py", ["12"], 0.25),
         ("physics_only.py", ["4"], 0.6),
         ("particles.py", ["3"], 0.6),
+        ("forces.py", ["5", "24"], 0.85),
         ("airfoil/lift.py", ["0.1", "32", "24"], 0.7),
     ],
 )
