@@ -35,11 +35,12 @@ from gno.train.trajectory import state_columns
 STEP = 0.02
 
 
-def heat(seed, n_frames=6, theta=0.5, wall=True, n=None):
+def heat(seed, n_frames=6, theta=0.5, wall=True, n=None, source=None):
     """u_t = ∇·(k ∇u) + f by linear elements and the θ rule: in time the frames are exact, to round-off."""
     rng = np.random.default_rng(seed)
     mesh = grid(int(n or rng.integers(5, 8)), skew=rng.uniform(0, 0.5))
     k, f, (a, b) = 0.5 + rng.uniform(), rng.normal(), rng.uniform(1, 3, 2)
+    f = f if source is None else source
     start = np.sin(a * mesh.points[:, 0]) * np.cos(b * mesh.points[:, 1])
     whole = build_problem(mesh, diffusion, {"conductivity": k, "source": f})
     one = build_step(mesh, diffusion, {"conductivity": k, "source": f}, [], 2)
@@ -92,6 +93,15 @@ def test_frames_of_the_same_rule_leave_nothing(theta):
     assert one.floors["intra"].sqrt().max() < 1e-6 and one.floors["balance"].max() < 1e-9
     other, _ = trajectories([heat(0, theta=1.5 - theta, wall=False)], settings)
     assert other[0].floors["intra"].sqrt().min() > 1e-3
+
+
+def test_a_closed_system_without_a_source_has_the_size_of_what_moves_in_it():
+    settings = case({"conserve": {"balance": 1.0, "work": 1.0}, "dirichlet": {}})
+    (closed,), _ = trajectories([heat(0, wall=False, source=0.0)], settings)
+    (fed,), _ = trajectories([heat(0, wall=False, source=1.0)], settings)
+    for name in ("balance", "work"):
+        there, here = (float(t.samples[0][f"size_{name}"]) for t in (fed, closed))
+        assert 0.01 < here / there < 10, name
 
 
 def test_a_step_of_gray_scott_solved_leaves_nothing():

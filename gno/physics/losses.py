@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,8 @@ Output = Any
 
 # The root of a relative square has no derivative at zero: where it stops to matter.
 SMALL = 1e-8
+# A sum that is a smaller share of its parts than this is their round-off.
+CANCELLED = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,28 +142,43 @@ class Inter:
         return per_graph(mass[:, None] * gap.double().square(), graph, n) / per_graph(mass[:, None], graph, n)
 
 
-Functional = Callable[[Problem, Tensor, Tensor], Tensor]
-"""Q, (n_graphs, k): of the problem, a field on the mesh (n_nodes, c), and the mesh number of each node."""
+def _itself(parts: Tensor) -> Tensor:
+    return parts
 
 
-def integral(problem: Problem, u: Tensor, graph: Tensor) -> Float[Tensor, "n_graphs c"]:
+class Functional(Protocol):
+    """Q, (n_graphs, k): of the problem, a field on the mesh (n_nodes, c), and the mesh number of each node. It is a
+    sum of parts that ``of`` may change: with their absolute values it says how much there is to cancel."""
+
+    def __call__(
+        self, problem: Problem, u: Tensor, graph: Tensor, of: Callable[[Tensor], Tensor] = _itself
+    ) -> Tensor: ...
+
+
+def integral(
+    problem: Problem, u: Tensor, graph: Tensor, of: Callable[[Tensor], Tensor] = _itself
+) -> Float[Tensor, "n_graphs c"]:
     """``∫ u``: the mass, or the heat."""
     total = u.new_zeros(problem.domain.n_graphs, u.shape[1])
     for part in problem.domain.cells:
-        total = total.index_add(0, part.graph, torch.einsum("eqc,eq->ec", part.values(u), part.weight))
+        total = total.index_add(0, part.graph, torch.einsum("eqc,eq->ec", of(part.values(u)), part.weight))
     return total
 
 
-def balance(problem: Problem, u: Tensor, graph: Tensor) -> Float[Tensor, "n_graphs c"]:
+def balance(
+    problem: Problem, u: Tensor, graph: Tensor, of: Callable[[Tensor], Tensor] = _itself
+) -> Float[Tensor, "n_graphs c"]:
     """Sum of the residual over the free nodes: flux, force or mass that appears from nowhere."""
     r = problem.reduce(problem.residual(u))
-    return r.new_zeros(problem.domain.n_graphs, r.shape[1]).index_add(0, graph, r)
+    return r.new_zeros(problem.domain.n_graphs, r.shape[1]).index_add(0, graph, of(r))
 
 
-def work(problem: Problem, u: Tensor, graph: Tensor) -> Float[Tensor, "n_graphs 1"]:
+def work(
+    problem: Problem, u: Tensor, graph: Tensor, of: Callable[[Tensor], Tensor] = _itself
+) -> Float[Tensor, "n_graphs 1"]:
     """``r(u) · u`` over the free nodes: work of the loads that is not stored (of a diffusion ``∫ k|∇u|² − ∫ f u``)."""
     r = problem.reduce(problem.residual(u))
-    return per_graph(r * u, graph, problem.domain.n_graphs)[:, None]
+    return per_graph(of(r * u), graph, problem.domain.n_graphs)[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,9 +228,19 @@ def size_of(functional: Functional, physics: Prepared) -> Float[Tensor, "1 k"]:
     """How large a functional of one mesh is: the most of what it is without, with half, and with all of the guess."""
     problem = physics.problem
     one = torch.zeros(len(physics.guess), dtype=torch.long)
-    values = [functional(problem, problem.lift(share * physics.guess), one).abs() for share in (0.0, 0.5, 1.0)]
-    size = torch.stack(values).amax(0)
-    return torch.where(size > 0, size, torch.ones_like(size))
+    fields = [problem.lift(share * physics.guess) for share in (0.0, 0.5, 1.0)]
+    size, parts = (torch.stack([functional(problem, u, one, of).abs() for u in fields]) for of in (_itself, torch.abs))
+    return not_nothing(size.amax(0), parts.amax(0))
+
+
+def not_nothing(size: Float[Tensor, "1 k"], parts: Float[Tensor, "1 k"]) -> Float[Tensor, "1 k"]:
+    """The size of a sum, or where its parts cancel, as in a closed system without a source, theirs; one without any.
+
+    >>> not_nothing(torch.tensor([[2.0, 1e-16, 0.0]]), torch.tensor([[5.0, 5.0, 0.0]]))
+    tensor([[2., 5., 1.]])
+    """
+    parts = torch.where(parts > 0, parts, torch.ones_like(parts))
+    return torch.where(size > CANCELLED * parts, size, parts)
 
 
 def _above(values: Tensor, batch: Batch, name: str) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -161,9 +161,12 @@ def _with_problem(
     sample.physics = prepare_step(problem, sample, [starts[k] for k in chosen], steps[chosen])
     graph = torch.zeros(mesh.n_nodes, dtype=torch.long)
     for name in case.physics.conserve:
-        rest = [_functional(name, at_step(problem, starts[k], steps[k, None]), starts[k], graph) for k in chosen]
-        size = torch.stack(rest).abs().mean(0)
-        sample[f"size_{name}"] = torch.where(size > 0, size, torch.ones_like(size))
+        still = [(at_step(problem, starts[k], steps[k, None]), starts[k]) for k in chosen]
+        size, parts = (
+            torch.stack([_functional(name, at, u, graph, **of).abs() for at, u in still]).mean(0)
+            for of in ({}, {"of": torch.abs})
+        )
+        sample[f"size_{name}"] = losses.not_nothing(size, parts)
     if case.data.mirror:
         sample.turn = torch.ones(1, spec.n_targets)
         sample.turn_forcing = torch.ones(1, len(state_columns(spec, case.time.forcing if case.time else ())))
@@ -185,8 +188,8 @@ def step_problem(mesh: Mesh, case: Case) -> Problem:
         raise ValueError(f"physics.equation '{physics.equation}' in a case with [time]: {error}") from None
 
 
-def _functional(name: str, problem: Problem, u: Tensor, graph: Tensor) -> Tensor:
-    return CONSERVED[name][0](problem, problem.lift(u), graph)
+def _functional(name: str, problem: Problem, u: Tensor, graph: Tensor, **of: Callable[[Tensor], Tensor]) -> Tensor:
+    return CONSERVED[name][0](problem, problem.lift(u), graph, **of)
 
 
 def _floors(
