@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ def pairs_within(
     senders: Int[np.ndarray, " m"],
     period: Float[np.ndarray, "*r dim"] | None = None,
     *,
-    chunk: int = 100_000,
+    chunk: int = 20_000,
 ) -> tuple[Int[np.ndarray, " n_pairs"], Int[np.ndarray, " n_pairs"]]:
     """Each sender, itself or an image of it, and each node that has it within its radius; sorted by the latter.
 
@@ -77,14 +77,22 @@ def pairs_within(
     """
     inside, copies, number = _with_images(points, senders, float(radius.max(initial=0.0)), period)
     tree, found = cKDTree(copies), []
-    for start in range(0, len(points), chunk):
-        rows = slice(start, start + chunk)
-        near = tree.query_ball_point(inside[rows], radius[rows])
-        receiver = np.repeat(np.arange(start, start + len(near)), [len(x) for x in near])
-        sender = number[np.concatenate([*near, []]).astype(np.int64)]
-        found.append(np.unique(receiver * len(points) + sender))  # of several images one is the nearest
-    both = np.concatenate(found)
+    for rows in _alike(radius, chunk):
+        near = cKDTree(inside[rows]).sparse_distance_matrix(tree, radius[rows].max(), output_type="ndarray")
+        receiver = rows[near["i"]]
+        within = near["v"] <= radius[receiver]
+        found.append(receiver[within] * len(points) + number[near["j"][within]])
+    both = np.sort(np.concatenate(found))
+    both = both[np.diff(both, prepend=-1) > 0]  # of several images one is the nearest
     return both % len(points), both // len(points)
+
+
+def _alike(radius: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
+    """Nodes whose radii differ little, so that one search by the largest of them finds little more than is wanted."""
+    size = np.floor(np.log(radius) / np.log(1.25))
+    order = np.argsort(size, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(size[order])) + 1):
+        yield from np.split(part, range(chunk, len(part), chunk))
 
 
 def _with_images(
@@ -95,13 +103,15 @@ def _with_images(
         return points, points[senders], senders
     frame = Frame.of(np.diag(period) if period.ndim == 1 else period)
     inside = wrapped(points, points.min(0), period)
-    place = frame.coordinates(inside)
-    margin = reach / frame.heights
-    shifts = frame.shifts(int(np.ceil(margin[frame.repeats].max(initial=0.0))))
-    moved = place[senders] + frame.coordinates(shifts)[:, None]
-    low, high = place.min(0) - margin, place.max(0) + margin
-    shift, node = ((moved >= low) & (moved <= high)).all(2).nonzero()
-    return inside, inside[senders[node]] + shifts[shift], senders[node]
+    place, margin = frame.coordinates(inside), reach / frame.heights
+    number, shift = senders, np.zeros((len(senders), points.shape[1]))
+    for axis in np.flatnonzero(frame.repeats):  # one after the other: only what is near a side gets images
+        turns = np.arange(-np.ceil(margin[axis]), np.ceil(margin[axis]) + 1)
+        moved = place[number, axis] + turns[:, None]
+        low, high = place[:, axis].min() - margin[axis], place[:, axis].max() + margin[axis]
+        turn, node = ((moved >= low) & (moved <= high)).nonzero()
+        number, shift = number[node], shift[node] + turns[turn, None] * frame.vectors[axis]
+    return inside, inside[number] + shift, number
 
 
 def _radius(mesh: Level, anchors: Level) -> Float[np.ndarray, " n"]:
@@ -130,8 +140,8 @@ def _in_shells(
     torus = images_between(mesh.torus, mesh.torus, receiver, sender)
     offset = nearest_image(mesh.position[sender] - mesh.position[receiver], torus)
     inner = np.floor(np.linalg.norm(offset, axis=1) / radius[receiver] * n_shells).astype(np.int64)
-    shell = np.concatenate([inner, inner + 1])
+    shell = np.stack([inner, inner + 1], axis=1).ravel()
     keep = shell < n_shells
-    sender, row = np.tile(sender, 2)[keep], (np.tile(receiver, 2) * n_shells + shell)[keep]
-    by_row = np.lexsort((sender, row))
+    row, sender = (np.repeat(receiver * n_shells, 2) + shell)[keep], np.repeat(sender, 2)[keep]
+    by_row = np.argsort(row, kind="stable")
     return np.stack([sender[by_row], row[by_row]])
