@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "fixed pooling": {"learned_pooling": False},
     "one level": {"n_levels": 1},
     "with conductors": {"conduction": True},
+    "with the near field": {"n_near": 1},
 }
 FINER = (1, 2, 4)
 
