@@ -74,7 +74,7 @@ def test_images_of_oblique_cells_lie_in_mirrored_cells(name):
     cell = CELLS[name]
     mesh = cloud(cell)
     spec = spec_of(mesh, first_step=1.2)
-    operator = operator_for(build_sample(mesh, spec, torch.float64))
+    operator = operator_for(build_sample(mesh, spec, torch.float64), n_near=spec.n_near, n_shells=spec.n_shells)
     for axis, image in enumerate(with_images([build_sample(mesh, spec, torch.float64)], spec, [0, 1, 2])[1:4]):
         sign = np.where(np.arange(3) == axis, -1.0, 1.0)
         other = mesh.replace(points=mesh.points * sign, period=cell * sign)
