@@ -4,7 +4,7 @@ python examples/forces.py [folder] [seconds of processor time] [frames to learn 
 
 Nothing but positions is given: what decides is where the others are, which every particle reads from its near field
 (`model.n_near`, on by default for particles). Relative L2 error of the forces on 24 frames of another run after 60 s on
-one thread: 9 % (two seeds; median frame 6 %), with `mirror = ["x", "y", "z"]` in [data] 4 %, without the near field 100 %.
+one thread: 9 % (two seeds; median frame 6 %), 4 % with `mirror = ["x", "y", "z"]` in [data], 100 % without near field.
 """
 
 import sys
