@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
         ("quickstart.py", ["0.2", "16"], 1.1),
         ("own_arrays.py", ["12"], 0.25),
         ("physics_only.py", ["4"], 0.6),
-        ("particles.py", ["3"], 0.6),
+        ("particles.py", ["5"], 0.6),
         ("forces.py", ["5", "24"], 0.85),
         ("airfoil/lift.py", ["0.1", "32", "24"], 0.7),
     ],
