@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from graph_cases import operator_for, samples_of, spec_of, square
+from test_graded import fan
 from test_graph_hierarchy import slit_square
 from test_nn_operator import difference
 
@@ -62,6 +63,19 @@ def test_sums_over_shells_are_integrals_over_balls():
         found = moments_of(mesh, spec, np.ones(mesh.n_nodes), *offset.T)[:, middle]
         errors.append(np.abs(found - known).max())
     assert errors[0] < 0.25 and errors[1] < errors[0] / 4
+
+
+def test_balls_grow_with_the_cells_of_a_graded_mesh():
+    mesh = fan()
+    spec = spec_of(mesh, n_near=1)
+    sample = build_sample(mesh, spec)
+    heard = np.bincount(sample.near_index[1].numpy() // 2, minlength=mesh.n_nodes)
+    radius = np.linalg.norm(mesh.points, axis=1)
+    inner = (radius > 1.2) & (radius < 45)  # whole balls
+    assert spec.graded_dim == 2 and sample.near_radius.max() > 30 * sample.near_radius.min()
+    assert heard[inner].min() > 5 and heard[inner].max() < 50
+    ones = moments_of(mesh, spec, np.ones(mesh.n_nodes))[0, inner, :, 0]
+    assert np.abs(np.median(ones, 0) / (np.pi * np.array([1 / 12, 1 / 2])) - 1).max() < 0.2
 
 
 def test_a_force_that_is_linear_between_shells_is_a_sum_over_them():
