@@ -123,7 +123,7 @@ def _quality(mesh: Mesh) -> dict[str, Any]:
         name: len(getattr(found, name))
         for name in ("inverted", "zero_size", "duplicate_nodes", "unreferenced_nodes", "massless_nodes")
     }
-    lengths = list(found.edge_length) if mesh.cells else _distances(mesh)
+    lengths = _distances(mesh) if mesh.is_cloud else list(found.edge_length)
     sizes = {"cell_size": list(found.cell_size), "edge_length": lengths}
     return {**counts, "parts": found.n_parts, "volume": found.volume, **sizes, "problems": list(found.problems())}
 

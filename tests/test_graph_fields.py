@@ -47,3 +47,19 @@ def test_the_boundary_of_a_curve_is_its_ends():
     ends = np.linalg.norm(points[:, None] - points[[0, 8]], axis=2)
     assert np.allclose(np.linalg.norm(offset, axis=1), ends.min(1)) and not normal.any()
     assert build_sample(curve, SampleSpec.fit([curve], inputs=(), targets=())).geometry.isfinite().all()
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("vertex", (60, 1)), ("poly_vertex", (1, 60))])
+def test_points_that_are_drawn_by_vertices_are_a_cloud(kind, shape):
+    """As ParaView and PyVista write points: a cell for each, or one for all."""
+    rng, block = np.random.default_rng(0), CellBlock(kind, np.arange(60).reshape(shape))
+    points = rng.random((60, 3))
+    bare = Mesh(points, point_fields={"u": points[:, 0]}, point_sets={"left": np.arange(5)}, period=(0.0, 2.0, 0.0))
+    drawn = bare.replace(cells=(block,), cell_fields={"k": rng.random(len(block))})
+    specs = [SampleSpec.fit([mesh], inputs=["left"], targets=["u"]) for mesh in (bare, drawn)]
+    assert specs[0] == specs[1]
+    one, other = (build_sample(mesh, specs[0]).to_dict() for mesh in (bare, drawn))
+    assert one.keys() == other.keys() and one["pos_1"].shape[0] < 60 / 4
+    assert all(np.array_equal(one[key], other[key]) for key in one)
+    k = FieldSpec("k", "cell", 1).values(drawn)
+    np.testing.assert_allclose(k, np.broadcast_to(drawn.cell_fields["k"][:, None], (60, 1)))

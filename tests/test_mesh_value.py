@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -92,3 +95,14 @@ def test_quality_of_a_plane_seen_from_behind() -> None:
 def test_folded_cell_is_inverted() -> None:
     arrow = Mesh(np.array([[0.0, 0.0], [2.0, 1.0], [0.0, 2.0], [1.5, 1.0]]), QUAD)
     assert quality(arrow).inverted.tolist() == [0]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda mesh: pickle.loads(pickle.dumps(mesh))])
+def test_a_mesh_can_be_copied_and_sent_to_another_process(again) -> None:
+    mesh = Mesh(SQUARE, QUAD, {"T": np.arange(4.0)}, {"k": np.ones(1)}, {"q": np.array(2)}, {"left": [0, 3]}, time=1.5)
+    found = again(mesh)
+    assert (found.time, found.source, found.cells[0].type) == (1.5, "mesh", "quad")
+    np.testing.assert_array_equal(found.point_fields["T"], mesh.point_fields["T"])
+    np.testing.assert_array_equal(found.point_sets["left"], [0, 3])
+    with pytest.raises(TypeError):
+        found.point_fields["T"] = np.zeros(4)  # as frozen as the first

@@ -44,7 +44,7 @@ def geometry_features(
     """
     dim = points.shape[1]
     nodes = in_units(mesh, unit)
-    facets = boundary_facets(mesh) if mesh.cells else np.empty((0, dim), np.int64)
+    facets = np.empty((0, dim), np.int64) if mesh.is_cloud else boundary_facets(mesh)
     columns = [points] if coordinates else []
     for wave in WAVES if coordinates else ():
         columns += [np.sin(np.pi * wave * points), np.cos(np.pi * wave * points)]

@@ -76,7 +76,7 @@ class FieldSpec:
 
     def _is_kind(self, mesh: Mesh) -> bool:
         """Whether a set that the mesh lacks is a kind of particle of which it has none, among kinds that it has."""
-        return self.location == "point_set" and not mesh.cells and bool(mesh.point_sets)
+        return self.location == "point_set" and mesh.is_cloud and bool(mesh.point_sets)
 
 
 def find_field(mesh: Mesh, name: str) -> FieldSpec:

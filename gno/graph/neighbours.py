@@ -16,9 +16,9 @@ def edges_of(mesh: Mesh) -> Int[np.ndarray, "2 n_edges"]:
     """
     points = mesh.points[:, : mesh.dim]
     if not mesh.period:
-        return mesh_edges(mesh) if mesh.cells else nearest_edges(points)
+        return nearest_edges(points) if mesh.is_cloud else mesh_edges(mesh)
     place = repeats(mesh)
-    if not mesh.cells:
+    if mesh.is_cloud:
         alone = np.unique(place)
         return alone[nearest_edges(points[alone].astype(np.float64), period=np.array(mesh.period))]
     pair = np.sort(place[mesh_edges(mesh)], axis=0)

@@ -185,12 +185,12 @@ class SampleSpec:
 
 def _found(meshes: Sequence[Mesh], name: str) -> FieldSpec:
     """Where an input lives in the first mesh; a kind of particle in the first that has some."""
-    return find_field(next((mesh for mesh in meshes if not mesh.cells and name in mesh.point_sets), meshes[0]), name)
+    return find_field(next((mesh for mesh in meshes if mesh.is_cloud and name in mesh.point_sets), meshes[0]), name)
 
 
 def common_sets(meshes: Sequence[Mesh]) -> list[str]:
     """Point sets that every mesh has and that are not empty, by name; those of a cloud are kinds and not places."""
-    names = [{k for k, v in m.point_sets.items() if len(v) and m.cells} for m in meshes]
+    names = [{k for k, v in m.point_sets.items() if len(v) and not m.is_cloud} for m in meshes]
     return sorted(set.intersection(*names))
 
 
@@ -235,7 +235,7 @@ def _spacings(meshes, unit, n_levels, first_step, next_step, graded_dim) -> tupl
 
 def _near(meshes, spacings, n_near: int | None, n_shells: int | None) -> tuple[int, int]:
     """Layers that read the near field, and the distances that they tell apart."""
-    cloud = not any(mesh.cells for mesh in meshes)
+    cloud = all(mesh.is_cloud for mesh in meshes)
     n_near = int(cloud and len(spacings) > 0) if n_near is None else n_near
     n_shells = (CLOUD_SHELLS if cloud else SHELLS) if n_shells is None else n_shells
     if n_near < 0 or (n_near and not spacings):

@@ -195,8 +195,11 @@ def simplex_volumes(
 
 
 def _node_shares(mesh: Mesh) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Nodes, cell numbers and the part of each cell's volume that each of its nodes gets."""
+    """Nodes, cell numbers and the part of each cell's volume that each of its nodes gets; of a cloud's vertices one."""
     for kind, nodes, index in groups(mesh, domain_dim(mesh)):
+        if not kind.dim:  # points of a cloud, all alike
+            yield nodes, index, np.ones(nodes.shape)
+            continue
         for start, volumes in simplex_volumes(mesh, kind, nodes):
             part = slice(start, start + len(volumes))
             size = np.abs(volumes)

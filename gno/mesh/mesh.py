@@ -19,6 +19,10 @@ Period = tuple[float, ...] | tuple[tuple[float, ...], ...]
 WIDTH_TOLERANCE = 1e-5
 
 
+# Types of cells that are points: what VTK draws the points of a cloud by.
+_POINTS = ("vertex", "poly_vertex")
+
+
 class MeshError(ValueError):
     """A mesh or a file that cannot be used as it is; the message says where, what was expected and what was got."""
 
@@ -50,7 +54,8 @@ class Mesh:
 
     Args:
         points: node coordinates, in the user's unit of length.
-        cells: blocks of cells; a point cloud has none. Cells are numbered through the blocks in their order.
+        cells: blocks of cells; a point cloud has none, or vertices only. Cells are numbered through the blocks in their
+            order.
         point_fields: values at nodes; the first axis is the node.
         cell_fields: values on cells; the first axis is the cell, numbered through all blocks.
         global_fields: values that belong to the whole file.
@@ -150,14 +155,14 @@ class Mesh:
             expected = f"{self.dim} lengths of a rectangular box, 0 for a coordinate that does not repeat"
             raise MeshError(f"period: expected {expected}, got {period.tolist()} ({self.source})")
         width = np.ptp(self.points, axis=0)
-        for axis in np.flatnonzero(period) if self.cells else ():
+        for axis in () if self.is_cloud else np.flatnonzero(period):
             if abs(width[axis] - period[axis]) > WIDTH_TOLERANCE * period[axis]:
                 expected = f"{width[axis]:.6g} along {'xyz'[axis]}, which is how far the cells reach"
                 raise MeshError(f"period: expected {expected}, got {period[axis]:.6g} ({self.source})")
         return tuple(period.tolist())
 
     def _reduced(self, cell: np.ndarray) -> np.ndarray:
-        if self.cells or cell.shape != (3, 3) or self.points.shape[1] != 3:
+        if not self.is_cloud or cell.shape != (3, 3) or self.points.shape[1] != 3:
             expected = f"{self.dim} lengths of a rectangular box, or of 3-D points without cells three vectors"
             raise MeshError(f"period: expected {expected}, got {cell.tolist()} ({self.source})")
         try:
@@ -174,12 +179,22 @@ class Mesh:
         return sum(len(block) for block in self.cells)
 
     @property
+    def is_cloud(self) -> bool:
+        """Whether these are points only, without cells that join them."""
+        return all(block.type in _POINTS or not len(block) for block in self.cells)
+
+    @property
     def dim(self) -> int:
         """Dimension of the space that the nodes fill: a mesh in a plane z = constant is 2-D, particles in a box 3-D."""
         extent = np.ptp(self.points, axis=0)
-        boxed = not self.cells and len(self.period) == 3
+        boxed = self.is_cloud and len(self.period) == 3
         flat = extent.shape[0] == 3 and extent[2] <= 1e-12 * extent.max() and not boxed
         return 2 if flat else self.points.shape[1]
+
+    def __reduce__(self) -> tuple:
+        # read-only views of dictionaries can neither be pickled nor copied
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return type(self), tuple(dict(value) if isinstance(value, Mapping) else value for value in values)
 
     def replace(self, **changes) -> Mesh:
         """A copy with some parts exchanged, checked anew."""

@@ -156,7 +156,10 @@ def _predicted(mesh: Mesh, field: str) -> str:
 
 def _relative(mesh: Mesh, error: Quantity, truth: Quantity) -> str:
     """√(Σ m e² / Σ m u²), with masses of nodes or sizes of cells; what has no value does not count."""
-    weights = node_mass(mesh) if truth.location == "node" else cell_volume(mesh) * seen_cells(mesh)
+    if truth.location == "node":
+        weights = node_mass(mesh)
+    else:
+        weights = np.ones(mesh.n_cells) if mesh.is_cloud else cell_volume(mesh) * seen_cells(mesh)
     known = np.isfinite(error.values) & np.isfinite(truth.values)
     wrong, size = (float((weights[known] * values[known] ** 2).sum()) for values in (error.values, truth.values))
     return f"relative L² {np.sqrt(wrong / size):.2%}" if size else "the truth is 0"
