@@ -4,7 +4,7 @@ import pydantic
 import pytest
 from time_cases import decay
 
-from gno.mesh import MeshError, read, write_series
+from gno.mesh import MeshError, read, read_series, write, write_series
 from gno.train import Training, load_case
 from gno.train.splits import split_items
 
@@ -145,3 +145,26 @@ def test_settings_from_the_command_line_are_checked_too(tmp_path):
         case.with_training(precision="8")
     with pytest.raises(ValueError, match=r"training\.epoch: unknown key 'epoch', did you mean 'epochs'"):
         case.with_training(epoch=3)
+
+
+def test_brackets_in_names_are_no_pattern_where_they_are_there(tmp_path):
+    folder = tmp_path / "run [1]"
+    folder.mkdir()
+    (tmp_path / "run 1").mkdir()  # which the folder's name would match
+    for parent in (folder, tmp_path / "run 1"):
+        for k in range(3):
+            (parent / f"part[{k}].vtu").touch()
+    case = load_case(write_case(folder, data="targets = 'b'\ntrain = '*.vtu'"))
+    assert case.data.paths()["train"] == [folder / f"part[{k}].vtu" for k in range(3)]
+    case = load_case(write_case(folder, data=f"targets = 'b'\ntrain = ['part[0].vtu', '{tmp_path}/run 1/*[[]1].vtu']"))
+    assert case.data.paths()["train"] == [tmp_path / "run 1/part[1].vtu", folder / "part[0].vtu"]
+
+
+def test_a_series_of_files_with_brackets_in_their_names(tmp_path):
+    for k, mesh in enumerate(decay(0)[:3]):
+        write(mesh, tmp_path / f"T[K]_{k}.vtu")
+    (tmp_path / "TK_7.vtu").touch()  # which the brackets would match
+    case = load_case(write_case(tmp_path, data="targets = 'u'\ntrain = 'T*.vtu'", time=""))
+    series = case.paths()["train"]
+    assert [len(read_series(path)) for path in series] == [1, 3]
+    assert len(read_series(tmp_path / "T[[]K]_[01].vtu")) == 2

@@ -145,3 +145,7 @@ def test_a_glob_matches_these_files_and_no_others(results, tmp_path):
     assert pattern_of(results, folder) == ["results/part_*.vtu"]
     assert pattern_of(results[1:3], folder) == ["results/part_1.vtu", "results/part_2.vtu"]
     assert pattern_of(results[:1], folder / "results") == ["part_0.vtu"]
+    (folder / "run [1]").mkdir()
+    results[0].parent.rename(folder / "run [1]" / "results")
+    moved = sorted((folder / "run [1]" / "results").glob("part*"))
+    assert pattern_of(moved, folder) == ["run [[]1]/results/part_*.vtu"]

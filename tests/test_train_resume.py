@@ -1,5 +1,6 @@
 """Killed, interrupted or merely stopped: a resumed run ends where an uninterrupted one ends, to the bit."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,8 +15,10 @@ from train_cases import case, squares
 
 from gno.mesh import write
 from gno.train import Interrupted, train
+from gno.train.blueprint import Blueprint
 from gno.train.checkpoint import load_tensors, save_tensors
 from gno.train.optimisers import muon
+from gno.train.splits import load_splits, save_splits
 
 EPOCHS = 4  # of 4 meshes in batches of 2: 8 steps
 
@@ -147,3 +150,33 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         save_tensors(path, {"x": torch.zeros(3)}, {"n": 2})
     assert load_tensors(path)[1] == {"n": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_data_that_were_moved_are_the_same_data(tmp_path, uninterrupted):
+    """A project on another machine, or with its prepared samples in another place."""
+    for name in ("last.safetensors", "best.safetensors", "log.csv"):
+        (tmp_path / name).write_bytes((uninterrupted / name).read_bytes())
+
+    def moved(**data):
+        return settings().model_copy(update={"data": settings().data.model_copy(update=data)})
+
+    there = tmp_path / "there"
+    there.mkdir()
+    with pytest.raises(ValueError, match=rf"data\.folder: expected '\.' as in the run .* got '{there}'"):
+        train(moved(folder=there), tmp_path, meshes=squares(6), resume=True)
+    _, parts, progress = Blueprint.load(tmp_path / "last.safetensors")
+    blueprint = dataclasses.replace(
+        Blueprint.load(tmp_path / "last.safetensors")[0], case=moved(folder=tmp_path / "gone")
+    )
+    blueprint.save(tmp_path / "last.safetensors", parts, progress)
+    train(moved(folder=there, cache="elsewhere"), tmp_path, meshes=squares(6), progress=False, resume=True)
+
+
+def test_the_files_of_a_run_that_was_moved_with_them_are_where_they_are_now(tmp_path):
+    files = {"train": [tmp_path / "old/data/0.vtu"], "validation": [], "test": [tmp_path / "fixed/1.vtu"]}
+    for file in (*files["train"], *files["test"]):
+        file.parent.mkdir(parents=True)
+    save_splits(tmp_path / "old/runs/case", files)
+    assert load_splits(tmp_path / "old/runs/case") == files
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert load_splits(tmp_path / "new/runs/case") == {**files, "train": [tmp_path / "new/data/0.vtu"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,7 +62,7 @@ def read_series(path: str | os.PathLike) -> Series:
     """
     path = Path(path)
     if re.search(r"[*?\[]", path.name) and not path.exists():
-        files = sorted((file for file in path.parent.glob(path.name) if file.is_file()), key=_natural)
+        files = sorted(_matching(path), key=_natural)
         if not files:
             raise MeshError(f"{path}: expected files that match, got none")
         return Series(tuple((file, 0) for file in files), tuple(_number(file, k) for k, file in enumerate(files)))
@@ -95,6 +96,13 @@ def write_series(meshes: Iterable[Mesh], path: str | os.PathLike) -> None:
         write_collection(path, files, times)
     else:
         raise MeshError(f"{path}: expected .pvd or .xdmf for a series, got '{path.suffix}'")
+
+
+def _matching(path: Path) -> list[Path]:
+    """Files that match a name; brackets in it are their own, unless there are no such files."""
+    plain = "*".join(map(glob.escape, path.name.split("*")))
+    found = ([file for file in path.parent.glob(name) if file.is_file()] for name in (plain, path.name))
+    return next(filter(None, found), [])
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -189,7 +189,7 @@ def pattern_of(files: Sequence[Path], folder: Path) -> list[str]:
         for start in ("", os.path.commonprefix([stem(file) for file in files])):  # noqa: RUF071 (letters, not folders)
             pattern = f"{glob.escape(start)}*{suffix}"
             if set(without_parts(sorted(parent.glob(pattern)))) == set(files):
-                return [_relative(parent, folder) + pattern]
+                return [glob.escape(_relative(parent, folder)) + pattern]
     return [_relative(file.parent, folder) + file.name for file in files]
 
 

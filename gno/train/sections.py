@@ -130,13 +130,15 @@ class Data(Part):
     def _expand(self, key: str, patterns: tuple[str, ...], group: Callable[[Path], Path] | None) -> list[Path]:
         paths: list[Path] = []
         for pattern in patterns:
-            full = str(self.folder / pattern)
-            found, frames = split_address(Path(full))
-            hits = [Path(hit).resolve() for hit in glob.glob(str(found), recursive=True)]  # noqa: PTH207 (absolute patterns)
+            full, frames = split_address(self.folder / pattern)
+            wanted = pattern if frames is None else pattern[: -1 - len(frames)]
+            # a name with brackets may be one, and those of the folder are no part of the pattern
+            names = [wanted] if full.exists() else glob.glob(wanted, root_dir=self.folder, recursive=True)  # noqa: PTH207
+            hits = [(self.folder / name).resolve() for name in names]
             if not hits:
-                raise ValueError(f"data.{key}: expected files, got none that match '{full}'")
-            wanted = hits if frames is None else [hit.with_name(f"{hit.name}@{frames}") for hit in hits]
-            paths += [frame for hit in wanted for frame in each_frame(hit)]
+                raise ValueError(f"data.{key}: expected files, got none that match '{self.folder / pattern}'")
+            named = hits if frames is None else [hit.with_name(f"{hit.name}@{frames}") for hit in hits]
+            paths += [frame for hit in named for frame in each_frame(hit)]
         paths = without_parts(paths)
         return sorted(set(map(group, paths) if group else paths))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,11 +63,20 @@ def save_splits(directory: Path, files: Mapping[str, Sequence[Path]]) -> None:
     """Keep in the folder of a run which files were for what."""
     directory.mkdir(parents=True, exist_ok=True)
     with atomic(directory / FILE) as part:
-        part.write_text(json.dumps({key: [str(file) for file in files[key]] for key in SPLITS}, indent=1) + "\n")
+        names = {key: [str(file) for file in files[key]] for key in SPLITS}
+        part.write_text(json.dumps({"folder": str(directory.resolve()), **names}, indent=1) + "\n")
 
 
 def load_splits(directory: Path) -> dict[str, list[Path]]:
-    """The files of each split when the run in a folder was trained; none where that is not known."""
-    path = directory / FILE
+    """The files of each split when the run in a folder was trained; none where that is not known.
+
+    Of a run that was moved together with its files, where they are now.
+    """
+    path, here = directory / FILE, directory.resolve()
     found = json.loads(path.read_text()) if path.is_file() else {}
-    return {key: [Path(file) for file in found.get(key, ())] for key in SPLITS}
+
+    def place(file: Path) -> Path:
+        moved = Path(os.path.normpath(here / os.path.relpath(file, found.get("folder", here))))
+        return moved if moved.parent.is_dir() and not file.parent.is_dir() else file
+
+    return {key: [place(Path(file)) for file in found.get(key, ())] for key in SPLITS}

@@ -194,15 +194,16 @@ def launch(case: Case) -> Fabric:
 
 
 def check_same_case(before: Case, now: Case, directory: Path) -> None:
-    """A resumed run keeps its data and model; budget, rate and device may change.
+    """A resumed run keeps its data and model; budget, rate and device may change, and data that was moved its folder.
 
     Raises:
         ValueError: names the key that differs.
     """
+    may_change = {"cache"} if before.data.folder.exists() else {"cache", "folder"}
     for part in ("data", "model", "physics", "time"):
-        old, new = ({} if (p := getattr(c, part)) is None else p.model_dump() for c in (before, now))
+        old, new = ({} if (p := getattr(c, part)) is None else p.model_dump(mode="json") for c in (before, now))
         for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
+            if old.get(key) != new.get(key) and not (part == "data" and key in may_change):
                 raise ValueError(
                     f"{part}.{key}: expected {old.get(key)!r} as in the run in {directory}, got {new.get(key)!r}; "
                     "a run is resumed with the same data, model, physics and time"
