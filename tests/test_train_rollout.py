@@ -10,9 +10,10 @@ from time_cases import case, decay, moving
 from torch import nn
 
 from gno.graph import SampleSpec
-from gno.mesh import read_series, write_series
+from gno.mesh import node_mass, read_series, write_series
 from gno.train.blueprint import Blueprint
 from gno.train.case import Time
+from gno.train.dynamics import RolloutScores
 from gno.train.rollout import evaluate_rollouts, roll_out
 from gno.train.trajectory import build_trajectory
 
@@ -185,3 +186,51 @@ def test_a_steady_run_says_so(tmp_path):
     steady = dataclasses.replace(blueprint, case=blueprint.case.model_copy(update={"time": None}))
     with pytest.raises(ValueError, match=r"expected a run whose case has \[time\], got a steady one"):
         roll_out(Given(nothing), steady, decay(0), tmp_path / "a.pvd")
+
+
+def test_errors_over_time_do_not_depend_on_the_unit():
+    """Micrometres in metres: what VRMSE adds to the variance must not be larger than that."""
+    tables = []
+    for unit in (1.0, 1e-6):
+        series = [[mesh.with_point_fields(u=unit * mesh.point_fields["u"]) for mesh in decay(s)] for s in range(3)]
+        blueprint, trajectories = blueprint_of(case(), series)
+        tables.append(evaluate_rollouts([Given(nothing)], blueprint, trajectories[:1]).rows[0].metrics)
+    for name, table in tables[0].items():
+        np.testing.assert_allclose(tables[1][name]["u"], table["u"], rtol=1e-5)
+
+
+def test_a_field_that_is_zero_at_first_is_measured_by_its_usual_size():
+    """As damage before it sets in: neither round-off nor infinity may decide which weights are the best."""
+    series = [[m.with_point_fields(u=m.point_fields["u"] * (k > 3) + 1e-18) for k, m in enumerate(decay(0))]]
+    wanted, (blueprint, trajectories) = case(), blueprint_of(case(), series)
+    ready = [trajectories[0].normalised(blueprint.normalisation, [], torch.float64)]
+
+    def one(batch):
+        return torch.ones(len(batch.x), 1, dtype=torch.float64)
+
+    scores = RolloutScores(ready, blueprint.normalisation, blueprint.spec, wanted.time)(Given(one))
+    assert 0.01 < scores["score"] < 100
+    errors = np.array(evaluate_rollouts([Given(one)], blueprint, trajectories).rows[0].metrics["relative_l2"]["u"])
+    assert np.isnan(errors[:3]).all() and np.isfinite(errors[3:]).all()
+
+
+def test_times_that_do_not_increase_are_told_before_the_first_step(tmp_path):
+    series = [decay(s) for s in range(2)]
+    blueprint, _ = blueprint_of(case(), series)
+    still = [mesh.replace(time=0.0) for mesh in series[0]]
+    with pytest.raises(ValueError, match=r"times: expected them to increase, got 0 after 0 \(decay 0 t=0\)"):
+        roll_out(Given(nothing), blueprint, still, tmp_path / "a.pvd")
+
+
+def test_a_value_of_the_whole_is_the_mean_by_mass(tmp_path):
+    """On a mesh whose nodes lie close on one side."""
+
+    def crowded(mesh):
+        return mesh.replace(points=mesh.points**2, global_fields={**mesh.global_fields, "u": np.array(1.0)})
+
+    series = [[crowded(mesh).replace(point_fields={}) for mesh in decay(s)] for s in range(2)]
+    blueprint, _ = blueprint_of(case(), series)
+    model = Given(lambda batch: batch.pos_0[:, :1].double())
+    last = read_series(roll_out(model, blueprint, series[0], tmp_path / "a.pvd").path)[-1]
+    expected = np.average(last.point_fields["predicted_u"], weights=node_mass(last))
+    assert float(last.global_fields["predicted_u"]) == pytest.approx(expected)

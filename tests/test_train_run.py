@@ -1,6 +1,7 @@
 """Runs: they learn, repeat to the bit, leave the user's mesh alone, and never see a target."""
 
 import contextlib
+import csv
 import json
 import warnings
 
@@ -259,3 +260,38 @@ def test_a_test_file_that_could_not_be_evaluated_is_told_before_training(tmp_pat
     with pytest.raises(ValueError, match=rf"data\.test: .*{says}"):
         train(wanted, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["score", "u@x", "T [degC]", "flux [/mm]"])
+def test_a_target_may_have_any_name(tmp_path, name, capsys):
+    def named(mesh):
+        fields = dict(mesh.point_fields)
+        return mesh.replace(point_fields={"wave": fields["wave"], name: fields["u"], "other": 1 - fields["wave"]})
+
+    wanted = case().model_copy(update={"data": Data(inputs=["wave"], targets=[name, "other"])})
+    run = train(wanted, tmp_path, meshes=[named(mesh) for mesh in squares(5)])
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    last = [row for row in rows if row["validation score"]][-1]
+    assert name in capsys.readouterr().err and f"predicted_{name}" in run.predict(named(square(7))).mesh.point_fields
+    if name == "score":  # the column is that of the mean, which also chose the weights
+        errors = run.evaluate([named(mesh) for mesh in squares(5)]).mean
+        assert abs(float(last["validation score"]) - sum(errors.values()) / 2) < 0.1 * sum(errors.values())
+    else:
+        mean = (float(last[f"validation {name}"]) + float(last["validation other"])) / 2
+        assert float(last["validation score"]) == pytest.approx(mean, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_torch_makes_by_default_and_its_random_numbers_are_the_callers(tmp_path, dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        torch.manual_seed(3)
+        expected = torch.rand(1)
+        torch.manual_seed(3)
+        run = train(case(epochs=1), tmp_path, meshes=squares(4), progress=False)
+        assert torch.equal(torch.rand(1), expected)
+        assert {weight.dtype for weight in run.model.parameters()} == {torch.float32}
+        loaded = Run.load(tmp_path).predict(square(7)).mesh.point_fields["predicted_u"]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_allclose(run.predict(square(7)).mesh.point_fields["predicted_u"], loaded)

@@ -198,3 +198,16 @@ def test_noise_fades_over_the_training():
 def test_a_series_is_read_when_asked_for(tmp_path):
     write_series(decay(0), tmp_path / "a.pvd")
     assert read_series(tmp_path / "a.pvd")[::2].times == (0.0, 0.2, 0.4, pytest.approx(0.6))
+
+
+def test_numbers_in_the_names_of_frames_are_times(tmp_path):
+    """Frames that are numbered anew, with the same content, are another series."""
+    first, second = decay(0)[:2]
+    write(first.replace(time=None), tmp_path / "a_9.vtu")
+    write(second.replace(time=None), tmp_path / "a_10.vtu")
+    spec = SampleSpec.fit([first], inputs=["k"], targets=["u"])
+    (before,) = load_trajectories([tmp_path / "a_*.vtu"], spec, cache=tmp_path / "cache")
+    (tmp_path / "a_9.vtu").rename(tmp_path / "a_30.vtu")
+    (after,) = load_trajectories([tmp_path / "a_*.vtu"], spec, cache=tmp_path / "cache")
+    assert (before.times.tolist(), after.times.tolist()) == ([9, 10], [10, 30])
+    assert torch.equal(before.states[0], after.states[1])

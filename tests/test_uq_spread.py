@@ -11,6 +11,7 @@ from test_uq_in_time import sampler as reader
 from test_uq_in_time import series
 from train_cases import square, squares, untrained
 
+from gno.commands.calibrate import describe
 from gno.mesh import node_mass
 from gno.nn import NoisyOutput, Output
 from gno.train import train
@@ -293,3 +294,28 @@ def test_few_members_do_not_ask_for_a_spread_without_end():
     found = Spread.fit([samples], [truth], [np.ones(n)], floor=1e-9)
     equal = np.sqrt(np.square(truth - samples.mean).mean() / samples.epistemic.mean())
     assert found.samples == pytest.approx(1.5 * equal, rel=1e-3)
+
+
+def test_fields_may_have_names_as_scales_and_steps_have(tmp_path):
+    """A calibration is kept as ``u@1`` on a scale, and as ``u#3`` in a step."""
+
+    def named(mesh):
+        fields = {
+            "wave": mesh.point_fields["wave"],
+            "u@x": mesh.point_fields["u"],
+            "heat #1": mesh.point_fields["wave"],
+        }
+        return mesh.replace(point_fields=fields, cell_fields={})
+
+    def renamed(run):
+        pairs = zip(run.blueprint.spec.targets, ("u@x", "heat #1"), strict=True)
+        targets = tuple(dataclasses.replace(field, name=name, location="point") for field, name in pairs)
+        spec = dataclasses.replace(run.blueprint.spec, targets=targets)
+        return dataclasses.replace(run, blueprint=dataclasses.replace(run.blueprint, spec=spec))
+
+    ensemble = Ensemble(tuple(renamed(run) for run in untrained(tmp_path).runs))
+    meshes = [named(mesh) for mesh in squares(14)]
+    calibrated = Calibrated.fit(ensemble, meshes[:4], meshes[4:])
+    assert {"u@x", "u@x@1", "heat #1"} < calibrated.conformal.keys()
+    said = describe(calibrated, "held out")
+    assert "spread of u@x widened" in said and "spread of heat #1 widened" in said and "step" not in said

@@ -69,7 +69,8 @@ def describe(calibrated: Calibrated, source: str) -> str:
             f"not calibrated: {coverage:.0%} intervals need {needed} held-out files, there are {n}; "
             "`gno calibrate RUN FILE...` makes it good"
         )
-    steps = max((int(name.rpartition("#")[2]) for name in calibrated.conformal if "#" in name), default=0)
+    in_time = calibrated.sampler.operator.blueprint.case.time is not None
+    steps = max(int(name.rpartition("#")[2]) for name in calibrated.conformal) if in_time else 0
     until = f", to step {steps} of a rollout" if steps else ""
     lines = [f"calibrated on {n} files ({source}):", f"  {coverage:.0%} intervals beside every predicted field{until}"]
     if widened := _widened(calibrated, steps):
@@ -87,7 +88,7 @@ def _widened(calibrated: Calibrated, steps: int) -> str:
     spreads = {name: s for name, s in calibrated.spreads.items() if not steps or name.endswith(("#1", f"#{steps}"))}
     parts = []
     for name, spread in spreads.items():
-        where = name.replace("#", " in step ")
+        where = " in step ".join(name.rsplit("#", 1)) if steps else name
         noise = "" if spread.noise == 1 else f", its noise by {spread.noise:.2g}"
         parts.append(f"spread of {where} widened by {spread.samples:.2g}{noise}")
     return "; ".join(parts)

@@ -108,7 +108,8 @@ def _draw_scores(axes: Any, columns: dict[str, np.ndarray]) -> None:
     best = int(np.nanargmin(mean)) if np.isfinite(mean).any() else None
     colors: dict[str, str] = {}
     for name, values in fields.items():
-        field, _, level = name.partition("@")
+        field, _, level = name.rpartition("@")
+        field, level = (field, level) if field in fields else (name, "")  # a field may be called so, too
         color = colors.setdefault(field, COLORS[len(colors) % len(COLORS)])
         if level:
             _draw(axes, columns["step"], values, color=color, lw=0.8, alpha=0.6, ls=(0, (4, int(level) + 1)))

@@ -74,9 +74,9 @@ class Blueprint:
             torch.manual_seed(seed)
             physics = self.case.physics
             if physics is None:
-                return NeuroScale(self.config)
+                return NeuroScale(self.config).float()  # as the samples are, whatever torch's default is
             units = units_of(self.case, self.spec, self.normalisation.targets)
-            return Lifted(self.config, units, physics.consistent or physics.conservative)
+            return Lifted(self.config, units, physics.consistent or physics.conservative).float()
 
     def trained(self, weights: Mapping[str, Tensor], source: Path) -> nn.Module:
         """The operator with given weights, in their precision.

@@ -25,6 +25,7 @@ from gno.graph.mirror import turned
 from gno.graph.segment import segment_sum
 from gno.nn import Output
 from gno.nn.output import restricted
+from gno.train.evaluate import ROUND_OFF, with_mean
 from gno.train.losses import Term
 from gno.train.normalise import Normalisation, Scale, columns_of, fit_scale
 from gno.train.sections import Time
@@ -386,7 +387,7 @@ class RolloutScores:
         first = torch.stack([row[0] for row in rows]).mean(0).tolist()
         names = [field.name for field in self.spec.targets]
         one_step = {f"{name} one step": value for name, value in zip(names, first, strict=True)}
-        return {"score": statistics.fmean(mean), **dict(zip(names, mean, strict=True)), **one_step}
+        return with_mean({**dict(zip(names, mean, strict=True)), **one_step}, statistics.fmean(mean))
 
     def _errors(
         self, evolution: Evolution, trajectory: Trajectory, device: torch.device
@@ -398,12 +399,16 @@ class RolloutScores:
         for k, u in enumerate(rolled_along(evolution, trajectory, self.time, n_steps, scale, device)):
             truth = scale.decode(trajectory.states[h + k]).to(u)
             mass = trajectory.sample(h + k).mass_0.to(u)
-            rows.append(torch.stack([relative(u[:, c], truth[:, c], mass) for c, _ in columns_of(self.spec.targets)]))
+            usual = scale.rms.to(u)
+            errors = [relative(u[:, c], truth[:, c], mass, usual[c][0]) for c, _ in columns_of(self.spec.targets)]
+            rows.append(torch.stack(errors))
         # a rollout that diverged is a large error, not a number that no comparison is true for
         return torch.stack(rows).nan_to_num(nan=1e9, posinf=1e9).clamp(max=1e9).cpu()
 
 
-def relative(u: Float[Tensor, "n c"], truth: Float[Tensor, "n c"], mass: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """``√(Σ m |u − y|² / Σ m |y|²)``; nothing is expected of a field that is zero and predicted so."""
-    error2, size2 = (mass @ (u - truth).square().sum(1)), (mass @ truth.square().sum(1))
-    return torch.where(error2 > 0, (error2 / size2).sqrt(), 0.0)
+def relative(
+    u: Float[Tensor, "n c"], truth: Float[Tensor, "n c"], mass: Float[Tensor, " n"], usual: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """``√(Σ m |u − y|² / Σ m |y|²)``; where the field is zero, as before it sets in, relative to its usual size."""
+    error2, size2, usual2 = mass @ (u - truth).square().sum(1), mass @ truth.square().sum(1), mass.sum() * usual**2
+    return (error2 / torch.where(size2 > ROUND_OFF**2 * usual2, size2, usual2)).sqrt()

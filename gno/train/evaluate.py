@@ -265,9 +265,15 @@ def validation_scores(
                 key = f"{name}@{s}" if s else name
                 sums[key] = sums.get(key, 0.0) + float(values.sum())
     scores = {name: total / len(samples) for name, total in sums.items()}
-    return {"score": statistics.fmean(scores[field.name] for field in fields), **scores} if samples else {}
+    return with_mean(scores, statistics.fmean(scores[field.name] for field in fields)) if samples else {}
+
+
+def with_mean(scores: dict[str, float], mean: float) -> dict[str, float]:
+    """The scores behind their mean, which chooses the weights, also where a field is called ``score``."""
+    return {"score": mean} | scores | {"score": mean}
 
 
 def score_names(fields: tuple[FieldSpec, ...], n_levels: int) -> list[str]:
     """The keys of :func:`validation_scores`."""
-    return ["score", *(f"{f.name}@{s}" if s else f.name for s in range(n_levels) for f in fields)]
+    names = ("score", *(f"{f.name}@{s}" if s else f.name for s in range(n_levels) for f in fields))
+    return list(dict.fromkeys(names))

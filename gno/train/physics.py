@@ -31,6 +31,7 @@ from gno.physics.multilevel import load_share, prepare
 from gno.physics.problem import Problem, build_problem
 from gno.physics.quadrature import build_domain
 from gno.train.case import Case
+from gno.train.evaluate import with_mean
 from gno.train.explain import did_you_mean
 from gno.train.losses import Term
 from gno.train.normalise import Scale, columns_of, fit_scale
@@ -399,4 +400,4 @@ def physics_scores(
         output = model(batch)
         sums += len(group) * torch.stack([term.loss(batch, output) for term in terms]).double().cpu()
     values = (sums / len(samples)).tolist()
-    return {"score": values[0], **{term.name: value for term, value in zip(terms, values, strict=True)}}
+    return with_mean({term.name: value for term, value in zip(terms, values, strict=True)}, values[0])

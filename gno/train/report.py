@@ -42,7 +42,7 @@ class Line:
         self.bar.update(self.task, completed=share, losses=losses, rate=rate, memory=memory)
 
     def say(self, line: str) -> None:
-        self.bar.console.print(line, highlight=False, soft_wrap=True)
+        self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def bars() -> Bar:
@@ -51,10 +51,10 @@ def bars() -> Bar:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # brackets in names, as of units, are no markup
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[losses]}"),
+        TextColumn("{task.fields[losses]}", markup=False),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[memory]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
@@ -139,7 +139,8 @@ class Report:
             return
         self._write(progress, {f"validation {name}": value for name, value in scores.items()})
         if self.shown:
-            text = "  ".join(f"{name} {value:.2%}" for name, value in scores.items() if "@" not in name)
+            on_mesh = {name: value for name, value in scores.items() if name.rpartition("@")[0] not in scores}
+            text = "  ".join(f"{name} {value:.2%}" for name, value in on_mesh.items())
             title = f"{self.title}  " if self.title else ""
             self.shown.say(f"{title}step {progress.step:6d}  {progress.seconds:6.0f} s  validation  {text}")
 

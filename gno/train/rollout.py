@@ -26,7 +26,7 @@ from gno.train.physics import with_given
 from gno.train.predict import PREFIX, in_precision, with_values
 from gno.train.sections import Time
 from gno.train.time_metrics import METRICS, Metric, RolloutEvaluation, RolloutRow, measured, relative_size
-from gno.train.trajectory import Move, Trajectory, same_mesh, state_columns, values_of
+from gno.train.trajectory import Move, Trajectory, check_times, same_mesh, state_columns, values_of
 from gno.uncertain import Uncertain
 
 # Frames that leave the device together hold about so many numbers.
@@ -154,6 +154,7 @@ class _Plan:
         known = [mesh.time if mesh.time is not None else float(k) for k, mesh in enumerate(frames[: h + n_steps])]
         times = [k * given for k in range(len(known))] if given else known
         usual = given or (times[-1] - times[-2] if len(times) > 1 else float(blueprint.normalisation.step.rms))
+        check_times(times, source)
         # twelve digits, so that steps of 0.1 do not end at a time of 299.99999999999994
         times += [float(f"{times[-1] + usual * (k + 1):.12g}") for k in range(h + n_steps - len(times))]
         return _Plan(frames, h, times, mesh_changes(frames))
@@ -209,9 +210,11 @@ class _Writer:
     def write(self, states: Sequence[Float[Tensor, "n_nodes c"]]) -> None:
         """The frames that follow."""
         for state in states:
-            mesh, k = self.plan.mesh(self.n_frames, self.blueprint.spec.targets), self.n_frames
-            known, share = Uncertain(state.numpy()[None]), np.ones(len(state))
-            write(with_values(mesh, known, share, self.blueprint.spec.targets, PREFIX), self._file(k))
+            targets, k = self.blueprint.spec.targets, self.n_frames
+            mesh, known = self.plan.mesh(k, targets), Uncertain(state.numpy()[None])
+            whole = any(field.location == "global" for field in targets)
+            mass = node_mass(mesh) if whole else np.ones(mesh.n_nodes)
+            write(with_values(mesh, known, mass, targets, PREFIX), self._file(k))
             self.n_frames += 1
         write_collection(self.path, [self._file(k) for k in range(self.n_frames)], self.plan.times[: self.n_frames])
 
@@ -343,7 +346,8 @@ def evaluate_rollouts(
         models: one, or several that go each its own way; of several the mean is compared, and one more metric,
             ``spread``, is their standard deviation in the unit of ``vrmse``: as large as that where it is calibrated.
         trajectories: raw.
-        metrics: by name; ``correlation``, ``vrmse``, ``relative_l2`` and those of the table among them.
+        metrics: of values in units of their usual size, by name; ``correlation``, ``vrmse``, ``relative_l2`` and those
+            of the table among them.
         progress: whether a bar counts the rollouts.
 
     Raises:
@@ -377,7 +381,8 @@ def _evaluated(
     ways = [rolled_along(e, ready, settings, len(raw) - h, scale, weights.device) for e in evolutions]
     for k, states in enumerate(zip(*ways, strict=True)):
         sample, u = samples[h + k if raw.changes else 0], torch.stack(states)
-        truth = raw.states[h + k].to(u)
+        usual = scale.rms.to(u)
+        u, truth = u / usual, raw.states[h + k].to(u) / usual
         found = measured(u.mean(0), truth, sample, spec.targets, metrics)
         if len(evolutions) > 1:
             found = torch.cat([found, measured(u.std(0), truth, sample, spec.targets, {"spread": relative_size})])

@@ -19,25 +19,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gno.graph import FieldSpec, MeshData
-from gno.train.evaluate import mean_of_known, without_nan
+from gno.train.evaluate import ROUND_OFF, mean_of_known, without_nan
 from gno.train.normalise import columns_of
 
 # Windows of steps, as The Well reports them (Ohana et al. 2024, section 5): the first step, 6 to 12, 13 to 30.
 WINDOWS = ((1, 1), (6, 12), (13, 30))
 # Below this correlation with the truth a rollout is taken to have lost it.
 LOST = 0.8
-# What VRMSE adds to the variance, as The Well does.
+# What VRMSE adds to the variance, as The Well does; the unit of a field is its usual size.
 SMALL = 1e-7
 
 Values = Float[Tensor, "n_nodes c"]
-# Distance of a prediction from the truth on a mesh; any may be given to the evaluation of rollouts.
+# Distance of a prediction from the truth on a mesh, both in units of the field's usual size in training; any may be
+# given to the evaluation of rollouts.
 Metric = Callable[[Values, Values, MeshData], Float[Tensor, ""]]
 
 
 def relative_l2(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
     """``√(Σ m |u − y|² / Σ m |y|²)``; NaN where the truth is zero."""
     error2, size2 = _square(u - truth, sample), _square(truth, sample)
-    return torch.where(size2 > 0, (error2 / size2).sqrt(), torch.nan)
+    return torch.where(size2 > ROUND_OFF**2, (error2 / size2).sqrt(), torch.nan)
 
 
 def vrmse(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
@@ -65,7 +66,7 @@ def correlation(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]
 def spectrum_distance(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
     """Mean over the scales of ``|log₁₀ e_s(u) / e_s(y)|``, e_s the energy of :func:`scale_energy`."""
     a, b = scale_energy(u, sample), scale_energy(truth, sample)
-    floor = 1e-6 * b.sum().clamp(min=torch.finfo(b.dtype).tiny)
+    floor = 1e-6 * b.sum().clamp(min=SMALL)
     return ((a + floor) / (b + floor)).log10().abs().mean()
 
 
@@ -83,9 +84,9 @@ def distribution_distance(u: Values, truth: Values, sample: MeshData) -> Float[T
 def drift(u: Values, truth: Values, sample: MeshData) -> Float[Tensor, ""]:
     """``|∫u − ∫y| / ∫|y|``, largest over components: what should be conserved, or change as the truth does. Components
     that are zero have none; NaN where all are."""
-    size = sample.mass_0.to(truth) @ truth.abs()
-    change = (sample.mass_0.to(u) @ (u - truth)).abs() / size
-    return torch.where((size > 0).any(), torch.where(size > 0, change, 0.0).max(), torch.nan)
+    size, gap = _mean(truth.abs(), sample), _mean(u - truth, sample).abs()
+    known = size > ROUND_OFF
+    return torch.where(known.any(), torch.where(known, gap / size, 0.0).max(), torch.nan)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -268,7 +269,7 @@ def measured(
     fields: Sequence[FieldSpec],
     metrics: Mapping[str, Metric] = METRICS,
 ) -> Float[Tensor, "n_metrics n_fields"]:
-    """All metrics of one step, by field; they stay on the device."""
+    """All metrics of one step, by field; they stay on the device. Values are in units of the usual size."""
     columns = [columns for columns, _ in columns_of(fields)]
     return torch.stack(
         [torch.stack([metric(u[:, c], truth[:, c], sample) for c in columns]) for metric in metrics.values()]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gno.mesh import Mesh
 from gno.train.blueprint import Blueprint
 from gno.train.case import Case
@@ -160,8 +162,10 @@ def _run_loop(
         )
         if saved:
             loop.restore(*saved[1:])
+        devices = [fabric.device] if fabric.device.type == "cuda" else []
         try:
-            loop.run()
+            with torch.random.fork_rng(devices):  # the caller's random numbers are left alone
+                loop.run()
         except Interrupted as error:
             raise Interrupted(f"{error} and saved in {directory}; resume to go on") from None
         except OSError as error:

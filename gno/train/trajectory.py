@@ -316,10 +316,11 @@ def load_trajectories(
 
 
 def _key(path: Path, spec: SampleSpec, recipe: tuple) -> str:
-    files = sorted({file for file, _ in read_series(path).entries})
+    series = read_series(path)
+    files = dict.fromkeys(file for file, _ in series.entries)  # in their order, which names say, and times may as well
     if not files:
         raise MeshError(f"{path}: expected a series, got no file")
-    digest = hashlib.sha256(repr(recipe).encode() + Path(__file__).read_bytes())
+    digest = hashlib.sha256(repr((recipe, series.times)).encode() + Path(__file__).read_bytes())
     for file in files:
         digest.update(content_key(file, spec).encode())
     return "t" + digest.hexdigest()[:31]

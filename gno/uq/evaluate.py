@@ -279,16 +279,21 @@ def widen_and_calibrate(sampler: Sampler, meshes: Iterable[Mesh | str | Path]) -
     """The same, and :func:`calibrate` of what it gives, from one prediction of each mesh."""
     sampler, floors = as_trained(sampler), floors_of(sampler)
     known = known_fields(Widened(sampler, {}), meshes)
-    scales = {n: Known.of(part for name, part in known.items() if name.partition("@")[0] == n) for n in floors}
+    scales = {n: Known.of(part for name, part in known.items() if _field(name, floors) == n) for n in floors}
     spreads = {n: part.spread(floors[n]) for n, part in scales.items() if part.quantities[0].has_doubt}
     if not spreads:
         return sampler, _intervals(known, floors)
-    wide = {name: part.widened(spreads[name.partition("@")[0]]) for name, part in known.items()}
+    wide = {name: part.widened(spreads[_field(name, floors)]) for name, part in known.items()}
     return Widened(sampler, spreads), _intervals(wide, floors)
 
 
 def _intervals(known: Mapping[str, Known], floors: Mapping[str, float]) -> dict[str, Conformal]:
-    return {name: part.conformal(floors[name.partition("@")[0]]) for name, part in known.items()}
+    return {name: part.conformal(floors[_field(name, floors)]) for name, part in known.items()}
+
+
+def _field(name: str, fields: Iterable[str]) -> str:
+    """The field of ``u@2``, its values on scale 2."""
+    return name if name in fields else name.rpartition("@")[0]
 
 
 def floors_of(sampler: Sampler) -> dict[str, float]:
