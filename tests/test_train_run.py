@@ -14,7 +14,7 @@ from gno.mesh import node_mass, read, write
 from gno.train import Data, Run, train
 from gno.train.blueprint import Blueprint, finest_dense_level
 from gno.train.loop import epoch_batches
-from gno.train.sources import samples_of
+from gno.train.sources import fit_spec, samples_of
 from gno.train.units import UnitWarning
 
 
@@ -295,3 +295,19 @@ def test_what_torch_makes_by_default_and_its_random_numbers_are_the_callers(tmp_
     finally:
         torch.set_default_dtype(torch.float32)
     np.testing.assert_allclose(run.predict(square(7)).mesh.point_fields["predicted_u"], loaded)
+
+
+def test_a_node_without_cells_changes_nothing_of_the_others(run):
+    """As points of reference of a solver, which may lie far away, and in some files only."""
+    mesh = square(7)
+    stray = mesh.replace(
+        points=np.vstack([mesh.points, [[90.0, 3.0]]]),
+        point_fields={name: np.concatenate([values, values[:1]]) for name, values in mesh.point_fields.items()},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nor is it taken for another unit of length
+        one, other = run.predict(mesh), run.predict(stray)
+    for name in ("predicted_u", "predicted_heat"):
+        np.testing.assert_allclose(other.mesh.point_fields[name][:-1], one.mesh.point_fields[name], atol=1e-4)
+    np.testing.assert_allclose(other.levels[0].points[: len(one.levels[0].points)], one.levels[0].points, atol=1e-6)
+    assert fit_spec(case(), [stray] * 3).unit == fit_spec(case(), [mesh] * 3).unit

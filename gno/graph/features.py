@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from gno.mesh import Mesh, boundary_facets
+from gno.mesh.geometry import bounds
 from gno.mesh.periodic import around, with_copies, wrapped
 
 # Wave numbers of the Fourier features of the coordinates, in half turns per unit.
@@ -76,10 +77,10 @@ def axes_of_columns(dim: int, n_sets: int, *, coordinates: bool, graded: bool) -
 
 
 def in_units(mesh: Mesh, unit: float, points: Float[np.ndarray, "n dim"] | None = None) -> Float[np.ndarray, "n dim"]:
-    """Positions (of the nodes, or of other points) relative to the middle of the mesh's bounding box, in units."""
-    nodes = mesh.points[:, : mesh.dim].astype(np.float64)
-    places = nodes if points is None else np.asarray(points, dtype=np.float64)[:, : mesh.dim]
-    return (places - (nodes.min(0) + nodes.max(0)) / 2) / unit
+    """Positions (of the nodes, or of other points) relative to the middle of the domain's bounding box, in units."""
+    low, high = bounds(mesh)
+    places = np.asarray(mesh.points if points is None else points)[:, : mesh.dim].astype(np.float64)
+    return (places - (low + high) / 2) / unit
 
 
 def _place(offset: Float[np.ndarray, "n dim"], reach: float | Float[np.ndarray, "n 1"]) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from gno.graph.fields import FieldSpec, find_field
 from gno.graph.grading import is_graded, node_sizes
 from gno.graph.neighbours import edges_of
 from gno.mesh import Mesh, laplacian, nearest_image, repeats, torus_of
-from gno.mesh.geometry import domain_dim
+from gno.mesh.geometry import bounds, domain_dim
 from gno.mesh.laplacian import even, steepest
 
 # Spacing of level 1 in median edge lengths, and of each further level in spacings of the one before.
@@ -204,7 +204,8 @@ def _known_sets(meshes: Sequence[Mesh], sets: Sequence[str]) -> Sequence[str]:
 
 def _extent(mesh: Mesh) -> float:
     """Largest extent of a mesh; of points in a box that repeats, that of the box."""
-    width = np.ptp(mesh.points[:, : mesh.dim], axis=0)
+    low, high = bounds(mesh)
+    width = high - low
     if not mesh.period:
         return float(width.max())
     length = np.asarray(mesh.period) if np.ndim(mesh.period) == 1 else np.linalg.norm(mesh.period, axis=1)

@@ -32,6 +32,20 @@ def of_domain(mesh: Mesh) -> Bool[np.ndarray, " n_cells"]:
     return np.concatenate([np.zeros(0, bool), *parts])
 
 
+def bounds(mesh: Mesh) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, " dim"]]:
+    """Lowest and highest coordinates of the domain; nodes that no cell of it has, as points of reference, are left out.
+
+    >>> from gno.mesh import CellBlock
+    >>> line = Mesh(np.array([[0.0], [1.0], [9.0]]), (CellBlock("line", np.array([[0, 1]])),))
+    >>> [end.tolist() for end in bounds(line)]
+    [[0.0], [1.0]]
+    """
+    points = mesh.points[:, : mesh.dim].astype(np.float64)
+    if not mesh.is_cloud:
+        points = points[np.concatenate([nodes.ravel() for _, nodes, _ in groups(mesh, domain_dim(mesh))])]
+    return points.min(0), points.max(0)
+
+
 def cell_volume(mesh: Mesh) -> Float[np.ndarray, " n_cells"]:
     """Volume of each cell; area of surface cells, length of lines, 0 for vertices.
 

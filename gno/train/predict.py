@@ -17,6 +17,7 @@ from torch_geometric.data import Batch
 
 from gno.graph import FieldSpec, MeshData, collate
 from gno.mesh import Mesh, node_mass, write
+from gno.mesh.geometry import bounds
 from gno.mesh.periodic import beside
 from gno.nn import NeuroScale, Output
 from gno.post.samples import sample_files, sample_folder
@@ -273,7 +274,8 @@ def prediction(
 ) -> Prediction:
     """The answer as meshes, with the samples that it is the mean of; itself alone by default."""
     spec = blueprint.spec
-    check_unit(float(np.ptp(mesh.points, axis=0).max()), 2 * spec.unit, mesh.source)
+    low, high = bounds(mesh)
+    check_unit(float((high - low).max()), 2 * spec.unit, mesh.source)
     known = tuple(quantities or (Uncertain(fields.numpy()[None]) for fields in answer.fields))
     full = with_values(mesh, known[0], answer.mass[0].numpy(), spec.targets, PREFIX)
     if answer.attention is not None:
@@ -335,9 +337,9 @@ def _shaped(values: Uncertain, field: FieldSpec, mesh: Mesh | None) -> Uncertain
 def level_mesh(mesh: Mesh, quantity: Uncertain, answer: Answer, s: int, blueprint: Blueprint) -> Mesh:
     """Entry s of an answer as a point cloud with masses, in the user's units."""
     spec = blueprint.spec
-    low, high = mesh.points.min(0), mesh.points.max(0)
-    points = np.broadcast_to((low + high) / 2, (len(answer.position[s]), mesh.points.shape[1])).astype(np.float64)
-    points[:, : spec.dim] += answer.position[s].numpy() * spec.unit
+    low, high = bounds(mesh)
+    points = np.tile(mesh.points[:1].astype(np.float64), (len(answer.position[s]), 1))  # a plane may lie at any height
+    points[:, : spec.dim] = (low + high) / 2 + answer.position[s].numpy() * spec.unit
     points[:, : spec.dim] = beside(points[:, : spec.dim], mesh.points[:, : spec.dim].astype(np.float64), mesh.period)
     fields = {"mass": answer.mass[s].numpy() * float(node_mass(mesh).sum())}
     for columns, field in columns_of(spec.targets):

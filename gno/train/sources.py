@@ -180,7 +180,8 @@ def samples_of(
     samples = [build_sample(source, spec) if isinstance(source, Mesh) else next(built) for source in sources]
     for source, sample in zip(sources, samples, strict=True):
         check_range(sample, spec, source)
-        extent = float((sample.pos_0.amax(0) - sample.pos_0.amin(0)).max()) * spec.unit
+        place = sample.pos_0[sample.mass_0 > 0]
+        extent = float((place.amax(0) - place.amin(0)).max()) * spec.unit
         check_unit(extent, 2 * spec.unit, name_of(source))
     if case.physics and to_train:
         pairs = zip(samples, sources, strict=True)
