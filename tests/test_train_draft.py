@@ -149,3 +149,14 @@ def test_a_glob_matches_these_files_and_no_others(results, tmp_path):
     results[0].parent.rename(folder / "run [1]" / "results")
     moved = sorted((folder / "run [1]" / "results").glob("part*"))
     assert pattern_of(moved, folder) == ["run [[]1]/results/part_*.vtu"]
+
+
+@pytest.mark.parametrize(("n", "counts"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [1, 1, 1])])
+@pytest.mark.parametrize("in_time", [False, True])
+def test_a_draft_for_few_files_can_be_trained_from(tmp_path, n, counts, in_time):
+    files = [tmp_path / f"{k}.xdmf" for k in range(n)]
+    for k, file in enumerate(files):
+        write_series([square(k).replace(time=float(j)) for j in range(2)], file)
+    text = draft_case(files, targets=["u"], time=in_time, folder=tmp_path)
+    (tmp_path / "case.toml").write_text(text)
+    assert [len(paths) for paths in load_case(tmp_path / "case.toml").paths().values()] == counts

@@ -100,6 +100,8 @@ def test_more_epochs_go_on_and_other_data_are_refused(tmp_path, uninterrupted):
     other = settings().model_copy(update={"data": settings().data.model_copy(update={"seed": 5})})
     with pytest.raises(ValueError, match=r"data\.seed: expected 0 as in the run .* got 5"):
         train(other, tmp_path, meshes=squares(6), resume=True)
+    with pytest.raises(ValueError, match=r"training\.optimiser: expected 'muon' as in the run .* got 'adamw'"):
+        train(settings(optimiser="adamw"), tmp_path, meshes=squares(6), resume=True)
     longer = settings().with_training(epochs=EPOCHS + 1)
     train(longer, tmp_path, meshes=squares(6), progress=False, resume=True)
     assert load_tensors(tmp_path / "last.safetensors")[1]["progress"]["step"] == 10

@@ -6,7 +6,15 @@ import torch
 from train_cases import case, square, squares
 
 from gno.train import Uncertainty, train
-from gno.uq import Ensemble, LastLayerLaplace, MonteCarloDropout, Variational, load_uncertain, train_uncertain
+from gno.uq import (
+    Calibrated,
+    Ensemble,
+    LastLayerLaplace,
+    MonteCarloDropout,
+    Variational,
+    load_uncertain,
+    train_uncertain,
+)
 
 OPTIONS = {"meshes": {"train": squares(3)}, "progress": False}
 KINDS = {
@@ -50,3 +58,23 @@ def test_a_run_without_doubt_is_told_apart(tmp_path):
     train(case(epochs=1), tmp_path, **OPTIONS)
     with pytest.raises(ValueError, match=r"expected a run with \[uncertainty\]"):
         load_uncertain(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["ensemble", "laplace"])
+def test_a_plain_run_takes_the_place_of_what_a_folder_held(method, tmp_path):
+    wanted = case(epochs=1).model_copy(update={"uncertainty": Uncertainty(method=method, members=2, samples=4)})
+    train_uncertain(wanted, tmp_path, **OPTIONS)
+    with pytest.raises(FileExistsError, match="expected a folder without a run, got one"):
+        train(case(epochs=1), tmp_path, **OPTIONS)
+    if method == "ensemble":
+        with pytest.raises(ValueError, match="expected a run of one operator to resume, got an ensemble"):
+            train(case(epochs=1), tmp_path, resume=True, **OPTIONS)
+    else:  # goes on from the weights, to others than those whose doubt is known
+        train(case(epochs=2), tmp_path, resume=True, **OPTIONS)
+        assert not Calibrated.load(tmp_path).has_doubt
+        train_uncertain(wanted, tmp_path, resume=True, **OPTIONS)
+    plain = train(case(epochs=1, seed=3), tmp_path, overwrite=True, **OPTIONS)
+    found = Calibrated.load(tmp_path)
+    assert not found.has_doubt and not list(tmp_path.glob("member_*"))
+    for one, other in zip(plain.model.parameters(), found.sampler.operator.model.parameters(), strict=True):
+        assert torch.equal(one, other)

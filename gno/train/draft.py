@@ -21,6 +21,7 @@ from gno.mesh.io import step_times
 from gno.progress import counter
 from gno.train.case import Case
 from gno.train.explain import explain
+from gno.train.splits import series_files
 
 # Fields are looked at in at most this many files, at even distances in the list.
 FILES_TO_LOOK_AT = 20
@@ -30,6 +31,11 @@ SPAN_FOR_LOG = 10.0
 MOST_NAMES = 12
 # Values that stray less than this, relative to the largest, are one value.
 ROUND_OFF = 1e-9
+# Of fewer than three files, by their number: not every purpose has one.
+_SPLITS = {
+    1: ["split = [1.0, 0.0, 0.0]    # all to train; nothing says how well that went"],
+    2: ["split = [0.5, 0.5, 0.0]    # one to train, one to validate, none to test"],
+}
 _TIMES = "# The files are of different times; if they are frames of a series: `gno init --time …`"
 _TIME = [
     "",
@@ -107,6 +113,7 @@ def draft_case(
             f"files = {_names(pattern_of(files, folder))}",
             f"inputs = {_names(inputs)}",
             f"targets = {_names(targets)}",
+            *_SPLITS.get(len(series_files(split_address(file)[0] for file in files) if time else files), ()),
             *_logarithms(known, inputs),
             *_comments(known, sets, (*inputs, *targets)),
             *([_TIMES] if not time and len({mesh.time for mesh in meshes}) > 1 else []),

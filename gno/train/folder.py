@@ -8,6 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Says which members of an ensemble are complete; these are what is predicted with. They have folders of their own, and
+# one for what they have in common.
+ENSEMBLE, MEMBERS, COMMON = "ensemble.json", "member_*", "common"
+# The doubt of the last weights, beside them.
+LAPLACE = "laplace.safetensors"
+
 
 @contextlib.contextmanager
 def alone_in(directory: Path) -> Iterator[None]:

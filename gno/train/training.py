@@ -17,7 +17,7 @@ from gno.mesh import Mesh
 from gno.train.blueprint import Blueprint
 from gno.train.case import Case
 from gno.train.device import device_of
-from gno.train.folder import alone_in, rescued
+from gno.train.folder import COMMON, ENSEMBLE, LAPLACE, MEMBERS, alone_in, rescued
 from gno.train.interrupt import Interrupted, Stop
 from gno.train.loop import Loop, Parts, Progress
 from gno.train.optimisers import Optimiser
@@ -83,8 +83,10 @@ def train(
     """
     directory = Path(directory)
     last = directory / "last.safetensors"
-    if last.exists() and not (resume or overwrite):
+    if (last.exists() or (directory / ENSEMBLE).exists()) and not (resume or overwrite):
         raise FileExistsError(f"{directory}: expected a folder without a run, got one")
+    if resume and (directory / ENSEMBLE).exists():
+        raise ValueError(f"{directory}: expected a run of one operator to resume, got an ensemble")
     fabric = launch(case)
     with alone_in(directory) if fabric.is_global_zero else contextlib.nullcontext():
         saved = _saved(last, case) if resume and last.exists() else None
@@ -92,8 +94,10 @@ def train(
         if prepared is None or spec not in (None, prepared.spec):
             with fabric.rank_zero_first():
                 prepared = prepare(case, meshes, spec=spec, progress=bool(progress))
-        if overwrite and not resume and fabric.is_global_zero:
-            discard(directory)
+        if fabric.is_global_zero:
+            (directory / LAPLACE).unlink(missing_ok=True)  # of weights that are no more
+            if overwrite and not resume:
+                discard(directory)
         blueprint = Blueprint.fit(case, prepared.spec, prepared.samples["train"])
         if saved:
             check_same_operator(saved[0], blueprint, directory)
@@ -198,7 +202,7 @@ def launch(case: Case) -> Fabric:
 
 
 def check_same_case(before: Case, now: Case, directory: Path) -> None:
-    """A resumed run keeps its data and model; budget, rate and device may change, and data that was moved its folder.
+    """A resumed run keeps its data, model and optimiser; budget, rate and device may change, and where moved data lie.
 
     Raises:
         ValueError: names the key that differs.
@@ -212,6 +216,8 @@ def check_same_case(before: Case, now: Case, directory: Path) -> None:
                     f"{part}.{key}: expected {old.get(key)!r} as in the run in {directory}, got {new.get(key)!r}; "
                     "a run is resumed with the same data, model, physics and time"
                 )
+    if (old := before.training.optimiser) != (new := now.training.optimiser):
+        raise ValueError(f"training.optimiser: expected '{old}' as in the run in {directory}, got '{new}'")
 
 
 def check_same_operator(before: Blueprint, now: Blueprint, directory: Path) -> None:
@@ -230,7 +236,11 @@ def check_same_operator(before: Blueprint, now: Blueprint, directory: Path) -> N
 
 
 def discard(directory: Path) -> None:
-    """Remove the files of a run, and nothing else."""
-    for name in ("best.safetensors", "last.safetensors", "log.csv", "curves.png"):
+    """Remove the files of a run, or of an ensemble with its members, and nothing else."""
+    for name in (ENSEMBLE, "best.safetensors", "last.safetensors", "log.csv", "curves.png"):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+    for folder in (*directory.glob(MEMBERS), *directory.glob(COMMON)):
+        discard(folder)
+        with contextlib.suppress(OSError):  # it holds something else
+            folder.rmdir()

@@ -14,6 +14,7 @@ import numpy as np
 
 from gno.mesh import Mesh
 from gno.mesh.files import atomic
+from gno.train.folder import ENSEMBLE, LAPLACE
 from gno.train.normalise import columns_of
 from gno.train.predict import LOWER_PREFIX, PREFIX, UPPER_PREFIX, Prediction
 from gno.train.report import counter
@@ -21,10 +22,9 @@ from gno.train.rollout import Rollout
 from gno.train.run import Run
 from gno.uncertain import Uncertain
 from gno.uq.conformal import Conformal, load_calibration, meshes_needed, save_calibration
-from gno.uq.ensemble import MANIFEST, Ensemble
+from gno.uq.ensemble import Ensemble
 from gno.uq.evaluate import widen_and_calibrate
 from gno.uq.in_time import calibrate_in_time
-from gno.uq.laplace import FILE
 from gno.uq.methods import load_uncertain
 from gno.uq.novelty import Detector, with_novelty
 from gno.uq.sampler import Sampler
@@ -219,7 +219,7 @@ def load_sampler(directory: str | Path, *, device: str = "cpu") -> Sampler:
         ValueError: no run there.
     """
     folder = Path(directory)
-    if not any((folder / name).is_file() for name in (MANIFEST, FILE)):
+    if not any((folder / name).is_file() for name in (ENSEMBLE, LAPLACE)):
         run = Run.load(folder, device=device)
         if run.blueprint.case.uncertainty is None:
             return Ensemble((run,))

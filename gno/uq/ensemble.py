@@ -15,17 +15,13 @@ from torch import nn
 from gno.mesh.files import atomic
 from gno.train import Case, Training
 from gno.train.blueprint import Blueprint
+from gno.train.folder import COMMON, ENSEMBLE
 from gno.train.loop import mix
 from gno.train.run import Run
 from gno.train.sources import Prepared, prepare
 from gno.train.training import discard, train
 from gno.uq.at_once import Member, how_many, train_at_once, with_cache
 from gno.uq.sampler import Sampler
-
-# Says which members are complete; written anew after each of them.
-MANIFEST = "ensemble.json"
-# What the members have in common, in a folder beside them.
-COMMON = "common"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Ensemble(Sampler):
         """
         names = _complete(Path(directory))
         if not names:
-            raise ValueError(f"{directory}: expected the folder of an ensemble, got no complete member ({MANIFEST})")
+            raise ValueError(f"{directory}: expected the folder of an ensemble, got no complete member ({ENSEMBLE})")
         return cls(tuple(Run.load(Path(directory) / name, device=device) for name in names))
 
     @property
@@ -127,9 +123,7 @@ def train_ensemble(
     directory, seed = Path(directory), case.training.seed
     case = case.with_training(**_part(case.training, share))
     if overwrite and not resume:
-        (directory / MANIFEST).unlink(missing_ok=True)
-        for folder in directory.glob("member_*"):
-            discard(folder)
+        discard(directory)
     folders = [directory / f"member_{k}" for k in range(members)]
     new = [folder for folder in folders if not (folder / "last.safetensors").exists()]
     if not (resume or overwrite) and len(new) < members:
@@ -226,7 +220,7 @@ def _number(name: str) -> int:
 
 
 def _complete(directory: Path) -> list[str]:
-    path = directory / MANIFEST
+    path = directory / ENSEMBLE
     if not path.is_file():
         return []
     try:
@@ -236,5 +230,5 @@ def _complete(directory: Path) -> list[str]:
 
 
 def _write_manifest(directory: Path, names: Sequence[str]) -> None:
-    with atomic(directory / MANIFEST) as temporary:
+    with atomic(directory / ENSEMBLE) as temporary:
         temporary.write_text(json.dumps({"members": list(names)}, indent=2), encoding="utf-8")

@@ -32,15 +32,13 @@ from gno.mesh import Mesh
 from gno.nn import NoisyOutput, Output
 from gno.nn.stochastic import shared_copy
 from gno.train.checkpoint import load_tensors, save_tensors
+from gno.train.folder import LAPLACE
 from gno.train.likelihood import n_anchors
 from gno.train.predict import in_precision
 from gno.train.run import Run
 from gno.train.sources import mesh_of
 from gno.uq.features import compose, last_layers, with_bias, with_features
 from gno.uq.sampler import Sampler
-
-# Kept beside the weights of the run it belongs to.
-FILE = "laplace.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +164,7 @@ class LastLayerLaplace(Sampler):
 
     def save(self) -> Path:
         """Keep the posterior in the folder of the run."""
-        path, p = self.run.directory / FILE, self.posterior
+        path, p = self.run.directory / LAPLACE, self.posterior
         tensors = {field.name: getattr(p, field.name) for field in dataclasses.fields(p)}
         document = {"n_pairs": self.n_pairs, "seed": self.seed}
         save_tensors(path, {**tensors, "level_noise": self.level_noise}, document)
@@ -180,7 +178,7 @@ class LastLayerLaplace(Sampler):
             ValueError: no run, or no posterior there.
         """
         run = Run.load(directory, device=device)
-        tensors, document = load_tensors(Path(directory) / FILE)
+        tensors, document = load_tensors(Path(directory) / LAPLACE)
         level_noise = tensors.pop("level_noise")
         return cls(run, Posterior(**tensors), level_noise, document["n_pairs"], document["seed"])
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from gno.train import Case, Uncertainty
+from gno.train.folder import ENSEMBLE, LAPLACE
 from gno.train.run import Run
 from gno.train.sources import mesh_of, split_meshes
 from gno.train.training import train
 from gno.uq.draws import Draws, MonteCarloDropout, Variational
-from gno.uq.ensemble import MANIFEST, Ensemble, train_ensemble
-from gno.uq.laplace import FILE, LastLayerLaplace
+from gno.uq.ensemble import Ensemble, train_ensemble
+from gno.uq.laplace import LastLayerLaplace
 from gno.uq.sampler import Sampler
 
 DRAWS: dict[str, type[Draws]] = {"dropout": MonteCarloDropout, "variational": Variational}
@@ -51,12 +52,12 @@ def load_uncertain(directory: str | Path, *, device: str = "cpu") -> Sampler:
         ValueError: nothing there that knows how sure it is.
     """
     directory = Path(directory)
-    if (directory / MANIFEST).is_file():
+    if (directory / ENSEMBLE).is_file():
         return Ensemble.load(directory, device=device)
-    if (directory / FILE).is_file():
+    if (directory / LAPLACE).is_file():
         return LastLayerLaplace.load(directory, device=device)
     doubt = Run.load(directory).blueprint.case.uncertainty
     if doubt is None or doubt.method not in DRAWS:
-        what = "one without" if doubt is None else f"{doubt.method} without its {MANIFEST} or {FILE}"
+        what = "one without" if doubt is None else f"{doubt.method} without its {ENSEMBLE} or {LAPLACE}"
         raise ValueError(f"{directory}: expected a run with [uncertainty], got {what}")
     return DRAWS[doubt.method].load(directory, device=device)
