@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import brackets as solids
 import diffusion
 import flow as channel
 import numpy as np
@@ -33,6 +34,7 @@ FIELDS: dict[str, dict[str, list[str]]] = {
     "diffusion_grains": {"inputs": ["conductivity"], "log": ["conductivity"], "targets": ["u"]},
     "flow": {"inputs": ["inlet"], "targets": ["velocity", "pressure"]},
     "airfoil": {"inputs": ["inflow"], "targets": ["velocity", "pressure"]},
+    "brackets": {"inputs": ["traction"], "targets": ["displacement", "von_mises"]},
 }
 CACHE = Path(__file__).parent / ".cache"
 VERSION = 2  # raise it when a generator changes
@@ -50,6 +52,7 @@ GENERATORS: dict[str, Callable[..., Mesh]] = {
     "diffusion_grains": diffusion_grains,
     "flow": flow,
     "airfoil": potential_flow.airfoil,
+    "brackets": solids.brackets,
 }
 SPACING = {
     "plates": demo_plates.SPACING,
@@ -57,6 +60,7 @@ SPACING = {
     "diffusion_grains": diffusion.SPACING,
     "flow": channel.SPACING,
     "airfoil": potential_flow.SPACING,
+    "brackets": solids.SPACING,
 }
 
 

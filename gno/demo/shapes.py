@@ -151,7 +151,7 @@ def triangulate(
     ((3, 2), (1, 3))
     """
     loops = [np.asarray(outline, float), *(np.asarray(hole, float) for hole in holes)]
-    with _silent_gmsh() as gmsh:
+    with silent_gmsh() as gmsh:
         gmsh.model.geo.addPlaneSurface([_add_loop(gmsh, loop) for loop in loops], 1)
         gmsh.model.geo.synchronize()
         gmsh.model.mesh.generate(2)
@@ -202,7 +202,7 @@ def _ignore_broken_pipes() -> None:
 
 
 @contextmanager
-def _silent_gmsh() -> Iterator:
+def silent_gmsh() -> Iterator:
     """gmsh with a model of its own; leaves a gmsh that was already running as it was."""
     gmsh = _gmsh()
     running = bool(gmsh.isInitialized())
