@@ -63,3 +63,10 @@ def test_points_that_are_drawn_by_vertices_are_a_cloud(kind, shape):
     assert all(np.array_equal(one[key], other[key]) for key in one)
     k = FieldSpec("k", "cell", 1).values(drawn)
     np.testing.assert_allclose(k, np.broadcast_to(drawn.cell_fields["k"][:, None], (60, 1)))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_points_that_lie_on_one_another_have_spacings(n):
+    mesh = Mesh(np.repeat(np.arange(2.0 * n).reshape(n, 2), 20, axis=0), point_fields={"u": np.arange(20.0 * n)})
+    spec = SampleSpec.fit([mesh], inputs=[], targets=["u"])
+    assert min(spec.spacings) > 0 and build_sample(mesh, spec).num_nodes == 20 * n

@@ -106,3 +106,13 @@ def test_a_mesh_can_be_copied_and_sent_to_another_process(again) -> None:
     np.testing.assert_array_equal(found.point_sets["left"], [0, 3])
     with pytest.raises(TypeError):
         found.point_fields["T"] = np.zeros(4)  # as frozen as the first
+
+
+def test_cells_may_be_lists_and_what_is_masked_is_no_value() -> None:
+    hidden = np.ma.masked_array([9.97e36, 1.0, 2.0, 3.0], [True, False, False, False])
+    mesh = Mesh(SQUARE, (CellBlock("quad", [[0, 1, 2, 3]]),), {"T": hidden, "n": np.ma.masked_equal([0, 1, 2, 3], 0)})
+    assert mesh.n_cells == 1 and repr(mesh) == "Mesh(4 nodes, 1 quad, 2-D)"
+    np.testing.assert_array_equal(mesh.point_fields["T"], [np.nan, 1, 2, 3])
+    np.testing.assert_array_equal(mesh.point_fields["n"], [np.nan, 1, 2, 3])
+    whole = np.ma.masked_array([1, 2, 3, 4], False)
+    assert mesh.with_point_fields(n=whole).point_fields["n"].dtype == whole.dtype

@@ -253,4 +253,5 @@ def _usual_size(mesh: Mesh, unit: float, graded: bool) -> float:
     edges, points = edges_of(mesh), in_units(mesh, unit)
     torus = torus_of(np.array(mesh.period) / unit) if mesh.period else None
     offset = nearest_image(points[edges[0]] - points[edges[1]], torus)
-    return float(np.median(np.linalg.norm(offset, axis=1))) if edges.size else 1.0
+    length = np.linalg.norm(offset, axis=1)
+    return float(np.median(length[length > 0])) if length.any() else 1.0  # points may lie on one another

@@ -44,6 +44,9 @@ class CellBlock:
     type: str
     nodes: Int[np.ndarray, "n_cells n_nodes_per_cell"]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", np.asarray(self.nodes))
+
     def __len__(self) -> int:
         return len(self.nodes)
 
@@ -91,7 +94,7 @@ class Mesh:
         object.__setattr__(self, "points", _floating(self.points))
         object.__setattr__(self, "cells", tuple(self.cells))
         for name in ("point_fields", "cell_fields", "global_fields"):
-            frozen = {str(key): np.asarray(value) for key, value in getattr(self, name).items()}
+            frozen = {str(key): _unmasked(value) for key, value in getattr(self, name).items()}
             object.__setattr__(self, name, MappingProxyType(frozen))
         for name in ("point_sets", "cell_sets"):
             frozen = {str(key): _index_set(name, key, value) for key, value in getattr(self, name).items()}
@@ -240,6 +243,14 @@ def _index_set(kind: str, name: str, index: np.ndarray) -> np.ndarray:
         raise MeshError(f"{kind}['{name}']: expected a list of indices, got {index.dtype} {index.shape}")
     index = np.sort(index.astype(np.int64))
     return index[np.concatenate([[True], index[1:] != index[:-1]])] if len(index) else index
+
+
+def _unmasked(values: np.ndarray) -> np.ndarray:
+    """The values, NaN where they are masked, as in fields of NetCDF: what lies below a mask is no value."""
+    if not np.ma.is_masked(values):
+        return np.asarray(values)
+    kind = values.dtype if values.dtype.kind in "fc" else np.float64
+    return np.ma.filled(np.ma.asarray(values).astype(kind), np.nan)
 
 
 def _floating(points: np.ndarray) -> np.ndarray:
