@@ -4,8 +4,11 @@ import pydantic
 import pytest
 from time_cases import decay
 
+from gno.graph import SampleSpec
 from gno.mesh import MeshError, read, read_series, write, write_series
+from gno.mesh.index import files_in, without_parts
 from gno.train import Training, load_case
+from gno.train.samples import content_key
 from gno.train.splits import split_items
 
 GOOD = {
@@ -168,3 +171,17 @@ def test_a_series_of_files_with_brackets_in_their_names(tmp_path):
     series = case.paths()["train"]
     assert [len(read_series(path)) for path in series] == [1, 3]
     assert len(read_series(tmp_path / "T[[]K]_[01].vtu")) == 2
+
+
+@pytest.mark.parametrize("stem", ["run 0", "a & b", "t:0 ü", "it's"])
+@pytest.mark.parametrize("suffix", [".pvd", ".xdmf"])
+def test_an_index_knows_its_files_whatever_they_are_called(tmp_path, stem, suffix):
+    """What it does not know would be a mesh of its own, and its change would leave prepared samples as they were."""
+    path = tmp_path / f"{stem}{suffix}"
+    write_series(decay(0)[:2], path)
+    parts = sorted(file for file in tmp_path.iterdir() if file != path)
+    assert files_in(path) == parts and without_parts([path, *parts]) == [path]
+    spec = SampleSpec.fit([decay(0)[0]], inputs=["k"], targets=["u"])
+    before = content_key(path, spec)
+    parts[0].write_bytes(parts[0].read_bytes() + b"\n")
+    assert content_key(path, spec) != before
