@@ -11,11 +11,14 @@ from torch import nn
 
 from gno.graph import SampleSpec
 from gno.mesh import node_mass, read_series, write_series
+from gno.train import Run
 from gno.train.blueprint import Blueprint
 from gno.train.case import Time
 from gno.train.dynamics import RolloutScores
 from gno.train.rollout import evaluate_rollouts, roll_out
 from gno.train.trajectory import build_trajectory
+from gno.uq import Ensemble
+from gno.uq.rollout import roll_out as ensemble_roll_out
 
 TIMES = [0.0, 0.1, 0.15, 0.3, 0.35, 0.6]  # not uniform
 
@@ -234,3 +237,17 @@ def test_a_value_of_the_whole_is_the_mean_by_mass(tmp_path):
     last = read_series(roll_out(model, blueprint, series[0], tmp_path / "a.pvd").path)[-1]
     expected = np.average(last.point_fields["predicted_u"], weights=node_mass(last))
     assert float(last.global_fields["predicted_u"]) == pytest.approx(expected)
+
+
+def test_an_ensemble_writes_over_its_own_frames_only(tmp_path):
+    series = [decay(s, TIMES) for s in range(2)]
+    blueprint, _ = blueprint_of(case(), series)
+    ensemble = Ensemble(tuple(Run(tmp_path, blueprint, blueprint.model(seed).eval()) for seed in range(2)))
+    for n_steps in (5, 2):
+        ensemble_roll_out(ensemble, series[0], tmp_path / "a.pvd", n_steps=n_steps)
+        assert len(list(tmp_path.glob("a_*.vtu"))) == len(read_series(tmp_path / "a.pvd")) == 1 + n_steps
+    write_series(series[1], tmp_path / "b.pvd")
+    before = (tmp_path / "b.pvd").read_bytes()
+    with pytest.raises(ValueError, match=r"b\.pvd: expected an earlier rollout or nothing .* without 'predicted_u'"):
+        ensemble_roll_out(ensemble, series[0], tmp_path / "b.pvd", n_steps=2)
+    assert (tmp_path / "b.pvd").read_bytes() == before

@@ -179,21 +179,9 @@ class _Writer:
         self.n_frames, self.past = 0, [values_of(plan.frames[k], blueprint.spec.targets) for k in range(plan.history)]
         if resume and path.exists():
             return self._go_on(read_series(path))
-        if path.exists():
-            self._make_room(read_series(path))
+        for old in earlier_rollout(path, blueprint.spec.targets):
+            old.unlink(missing_ok=True)
         self.write(self.past)
-
-    def _make_room(self, written: Series) -> None:
-        """Remove an earlier rollout, but no series that is somebody's data."""
-        name = PREFIX + self.blueprint.spec.targets[0].name
-        if name not in written[0].point_fields:
-            raise ValueError(
-                f"{self.path}: expected an earlier rollout or nothing where frames are to be written, got a series "
-                f"without '{name}'; choose another folder"
-            )
-        self.path.unlink()  # first, so that no list is without its files
-        for k in range(len(written)):
-            self._file(k).unlink(missing_ok=True)
 
     def _go_on(self, written: Series) -> None:
         fields = [FieldSpec(PREFIX + field.name, "point", field.n_components) for field in self.blueprint.spec.targets]
@@ -219,7 +207,29 @@ class _Writer:
         write_collection(self.path, [self._file(k) for k in range(self.n_frames)], self.plan.times[: self.n_frames])
 
     def _file(self, k: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}_{k:0{DIGITS}d}.vtu")
+        return frame_file(self.path, k)
+
+
+def frame_file(path: Path, k: int) -> Path:
+    """Where frame k of a rollout lies."""
+    return path.with_name(f"{path.stem}_{k:0{DIGITS}d}.vtu")
+
+
+def earlier_rollout(path: Path, targets: Sequence[FieldSpec]) -> list[Path]:
+    """The files of an earlier rollout where another is to be written, the list of them first; none if nothing is there.
+
+    Raises:
+        ValueError: a series that is somebody's data.
+    """
+    if not path.exists():
+        return []
+    written, name = read_series(path), PREFIX + targets[0].name
+    if name not in written[0].point_fields:
+        raise ValueError(
+            f"{path}: expected an earlier rollout or nothing where frames are to be written, got a series without "
+            f"'{name}'; choose another folder"
+        )
+    return [path, *(frame_file(path, k) for k in range(len(written)))]
 
 
 @torch.inference_mode()

@@ -26,7 +26,7 @@ from gno.nn import Output
 from gno.post.samples import sample_folder
 from gno.train.dynamics import rolled_along
 from gno.train.predict import PREFIX, with_values
-from gno.train.rollout import DIGITS, Rollout, evolution_of, mesh_changes
+from gno.train.rollout import Rollout, earlier_rollout, evolution_of, frame_file, mesh_changes
 from gno.train.rollout import roll_out as roll_out_one
 from gno.train.sources import trajectories_of
 from gno.train.trajectory import state_columns, values_of
@@ -164,6 +164,9 @@ def roll_out(
 
     Returns:
         What became of it; where samples diverged, as many frames as all of them have.
+
+    Raises:
+        ValueError, Interrupted: as :func:`gno.train.rollout.roll_out`.
     """
     start, parts = time.monotonic(), []
     squares: list[Squares] = []
@@ -171,7 +174,7 @@ def roll_out(
     shapes, settings = _Shapes(blueprint.spec), blueprint.case.time
     assert settings is not None
     kept = frames[:: settings.stride]
-    changes = mesh_changes(kept)
+    changes, old = mesh_changes(kept), earlier_rollout(path, blueprint.spec.targets)
 
     def see(batch: Batch, output: Output, features: list[Tensor]) -> None:
         assert settings is not None and detector is not None
@@ -187,6 +190,8 @@ def roll_out(
             goes_on = resume and not looks
             part = roll_out_one(model, blueprint, frames, target, resume=goes_on, **options)
         parts.append(part)
+    for file in old:
+        file.unlink(missing_ok=True)
     found = _write_mean(path, [part.path for part in parts], sampler, settings.history, squares, detector, finish)
     lost = [f"sample {k} {part.diverged}" for k, part in enumerate(parts) if part.diverged]
     said = f"{len(lost)} of {len(parts)} samples diverged; {lost[0]}" if lost else None
@@ -219,7 +224,7 @@ def _write_mean(
                 novelty = detector.judge(squares[step].disagreeing(_disagreement(known, sampler), detector.usual))
                 found.append(novelty)
             mesh = with_novelty(mesh, novelty)
-        files.append(path.with_name(f"{path.stem}_{j:0{DIGITS}d}.vtu"))
+        files.append(frame_file(path, j))
         write(finish(step + 1, mesh, wide), files[-1])
     write_collection(path, files, list(series[0].times[:n_frames]))
     return found
