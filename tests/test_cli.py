@@ -252,6 +252,16 @@ def test_a_prediction_does_not_look_at_what_is_there_of_its_targets(trained, tmp
     assert np.array_equal(known["predicted_u"], broken["predicted_u"]) and np.isnan(broken["u"]).all()
 
 
+def test_a_prediction_does_not_take_the_place_of_a_file_of_the_training(trained, tmp_path, capsys, monkeypatch):
+    """As `-o results` would, where files of another study have the same names."""
+    monkeypatch.chdir(trained)
+    shutil.copy("data/0.vtu", tmp_path / "0.vtu")
+    before = (trained / "data/0.vtu").read_bytes()
+    status, _, err = gno(capsys, monkeypatch, "predict", "runs/case", tmp_path / "0.vtu", "-o", "data")
+    assert status == 2 and "of the training, got data, which holds 0.vtu" in err
+    assert (trained / "data/0.vtu").read_bytes() == before
+
+
 def test_evaluate_prints_a_table_and_json(trained, capsys, monkeypatch):
     monkeypatch.chdir(trained)
     status, out, _ = gno(capsys, monkeypatch, "evaluate", "runs/case", "data/0.vtu", "data/1.vtu")

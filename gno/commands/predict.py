@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +52,7 @@ def predict(
     In time DIR/<name>.pvd lists the frames, which are written as they come; Ctrl-C stops, --resume goes on.
     """
     from gno.mesh.writer import WRITABLE
-    from gno.train.splits import series_files, series_of
+    from gno.train.splits import load_splits, series_files, series_of
 
     with status("loading"):
         from gno.uq import Calibrated
@@ -68,7 +69,8 @@ def predict(
     suffix = _dotted(suffix)
     if suffix.lower() not in WRITABLE:
         raise ValueError(f"--format: expected one of {', '.join(WRITABLE)}, got '{suffix}'")
-    targets, done = _output_paths(files, output, suffix), 0
+    learned = itertools.chain(*load_splits(run).values())
+    targets, done = _output_paths(files, output, suffix, learned), 0
     with on_stop(lambda: f"{done} of {len(files)} files predicted" + (f", they are in {output}" if done else "")):
         lines = _predict_files(calibrated, files, targets, levels=levels, samples=samples)
         for file in files:
@@ -153,19 +155,20 @@ def _dotted(suffix: str) -> str:
     return suffix if suffix.startswith(".") else f".{suffix}"
 
 
-def _output_paths(files: list[Path], folder: Path, suffix: str) -> list[Path]:
-    """Where predictions go: one path per file, none of them a file that is read."""
+def _output_paths(files: list[Path], folder: Path, suffix: str, learned: Iterable[Path] = ()) -> list[Path]:
+    """Where predictions go: one path per file, none of them a file that is read, or was in training."""
     from gno.mesh.address import stem
 
     if folder.is_file():
         raise ValueError(f"--output: expected a folder, got the file {folder}")
     targets = [folder / f"{stem(file)}{suffix}" for file in files]
-    sources = {file.resolve() for file in files}
+    sources = {file.resolve() for file in (*files, *learned)}
     for k, target in enumerate(targets):
         if target in targets[:k]:
             raise ValueError(f"{files[k]}: expected files of different names, got '{target.name}' twice")
         if target.resolve() in sources:
             raise ValueError(
-                f"--output: expected a folder without the input files, got {folder}, which holds {target.name}"
+                f"--output: expected a folder without files of the input or of the training, got {folder}, which "
+                f"holds {target.name}"
             )
     return targets
