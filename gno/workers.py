@@ -15,6 +15,17 @@ from collections.abc import Callable
 from typing import Any
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Threads for what this process computes: OMP_NUM_THREADS, which workers are given, or one for each core."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(said)) if said.isdigit() else cores()
+
+
 def start(module: str, *, threads: int = 1) -> subprocess.Popen[str]:
     """A process that runs the function ``serve`` of a module and finds modules where this one does.
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
-from gno.graph import FieldSpec, SampleSpec, build_sample
+from gno.graph import FieldSpec, SampleSpec, build_sample, features
 from gno.graph.features import nearest_on_facets
 from gno.graph.fields import find_field
 from gno.mesh import CellBlock, Mesh, boundary_facets
@@ -70,3 +71,23 @@ def test_points_that_lie_on_one_another_have_spacings(n):
     mesh = Mesh(np.repeat(np.arange(2.0 * n).reshape(n, 2), 20, axis=0), point_fields={"u": np.arange(20.0 * n)})
     spec = SampleSpec.fit([mesh], inputs=[], targets=["u"])
     assert min(spec.spacings) > 0 and build_sample(mesh, spec).num_nodes == 20 * n
+
+
+@pytest.mark.parametrize("shape", ["tetrahedron", "square"])
+def test_the_nearest_place_on_the_boundary_is_that_of_a_dense_sample_of_it(shape, monkeypatch):
+    monkeypatch.setattr(features, "CHUNK", 7)  # parts that do not divide the number of points
+    rng = np.random.default_rng(0)
+    corners = np.eye(4, 3) if shape == "tetrahedron" else np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    cell = CellBlock("tetra" if shape == "tetrahedron" else "quad", np.arange(4)[None])
+    facets, dim = boundary_facets(Mesh(corners, (cell,))), corners.shape[1]
+    points = rng.uniform(-0.5, 1.5, (100, dim))
+    share = rng.dirichlet(np.full(dim, 0.5), (len(facets), 40_000))
+    dense = np.einsum("fsk,fkd->fsd", share, corners[facets])
+    distance = np.stack([cKDTree(side).query(points)[0] for side in dense])
+    offset, normal = nearest_on_facets(points, corners, facets)
+    np.testing.assert_allclose(np.linalg.norm(offset, axis=1), distance.min(0), atol=2e-3)
+    clear = np.sort(distance, axis=0)[1] - distance.min(0) > 1e-2
+    side = corners[facets[distance.argmin(0)]]
+    away = np.einsum("nd,nd->n", normal, side[:, 0] - corners.mean(0))
+    along = np.ptp(np.einsum("nd,nkd->nk", normal, side), axis=1)
+    assert clear.sum() > 10 and (away[clear] > 0).all() and along[clear].max() < 1e-12

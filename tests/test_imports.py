@@ -19,7 +19,7 @@ BELOW = {
     "uncertain": set(),
     "progress": set(),
     "kernels": set(),
-    "graph": {"mesh", "kernels", "lazy"},
+    "graph": {"mesh", "kernels", "lazy", "workers"},
     "nn": {"mesh", "kernels", "graph"},
     "physics": {"mesh", "graph"},
     "post": {"mesh", "physics", "uncertain", "progress"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gmsh
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from gno.mesh import (
     mesh_edges,
     node_mass,
 )
-from gno.mesh.geometry import of_domain, signed_volume
+from gno.mesh.geometry import matched, of_domain, signed_volume
 from gno.mesh.ordering import lattice
 from gno.mesh.shapes import cell_dim, family, reference_nodes, shape
 
@@ -282,3 +284,15 @@ def test_millimetres_are_metres() -> None:
     small = mesh.replace(points=1e-3 * mesh.points)
     np.testing.assert_allclose(node_mass(small), 1e-9 * node_mass(mesh), rtol=1e-12)
     np.testing.assert_array_equal(boundary_facets(small), boundary_facets(mesh))
+
+
+@pytest.mark.parametrize("largest", [9, 2**21, 2**31 - 2])
+def test_rows_of_the_same_nodes_are_found_however_large_the_numbers(largest):
+    rng = np.random.default_rng(0)
+    rows = rng.integers(largest - 9, largest + 1, (300, 4))
+    rows[rng.random(300) < 0.5, 3] = -1  # three corners
+    order, same = matched(rows)
+    known = [tuple(sorted(row)) for row in rows[order].tolist()]
+    assert sorted(order) == list(range(300))
+    assert same.tolist() == [a == b for a, b in itertools.pairwise(known)]
+    assert len(set(known)) == 300 - same.sum()

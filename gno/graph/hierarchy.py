@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from gno.graph.box import Box
 from gno.graph.grading import Sizes, grading
 from gno.mesh import nearest_image
+from gno.mesh.geometry import pair_keys, pairs_of
 from gno.mesh.periodic import Images
 
 # A piece of a voxel lighter than this share of the median piece joins its heaviest neighbour.
@@ -266,8 +267,8 @@ def _join_fragments(owner: np.ndarray, mass: np.ndarray, edges: np.ndarray) -> n
 
 
 def _directed(edges: np.ndarray) -> np.ndarray:
-    both = np.concatenate([edges, edges[::-1]], axis=1)
-    return np.ascontiguousarray(both[:, np.lexsort((both[0], both[1]))])
+    key = np.sort(np.concatenate([pair_keys(*edges), pair_keys(*edges[::-1])]))  # by receiver, then by sender
+    return np.stack(pairs_of(key)[::-1])
 
 
 def _pairs(pattern: sparse.spmatrix) -> np.ndarray:
@@ -278,8 +279,8 @@ def _contract(edges: np.ndarray, owner: np.ndarray, n: int) -> sparse.csr_matrix
     """Which anchors touch along a mesh edge."""
     a, b = owner[edges[0]], owner[edges[1]]
     cross = a != b
-    pair = np.unique(np.concatenate([a[cross] * n + b[cross], b[cross] * n + a[cross]]))
-    return sparse.csr_matrix((np.ones(len(pair), np.int8), (pair // n, pair % n)), (n, n))
+    pair = np.unique(np.concatenate([pair_keys(a[cross], b[cross]), pair_keys(b[cross], a[cross])]))
+    return sparse.csr_matrix((np.ones(len(pair), np.int8), pairs_of(pair)), (n, n))
 
 
 def _near(

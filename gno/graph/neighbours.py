@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gno.mesh import Mesh, mesh_edges, repeats
+from gno.mesh.geometry import pair_keys, pairs_of
 from gno.mesh.periodic import nearest_nodes
 
 
@@ -35,6 +36,5 @@ def nearest_edges(
         return np.empty((2, 0), np.int64)
     near = nearest_nodes(points, k + 1, period)
     first, second = np.repeat(np.arange(n), k + 1), near.ravel()
-    key = np.sort((np.minimum(first, second) * n + np.maximum(first, second))[first != second])
-    key = key[np.concatenate([[True], key[1:] != key[:-1]])]  # sorts whole numbers, where np.unique sorts pairs
-    return np.stack([key // n, key % n])
+    key = np.sort(pair_keys(np.minimum(first, second), np.maximum(first, second))[first != second])
+    return np.stack(pairs_of(key[np.concatenate([[True], key[1:] != key[:-1]])]))

@@ -16,6 +16,9 @@ from gno.mesh.shapes import Shape, cell_dim, shape
 _CHUNK = 400_000
 """Simplices handled at once; bounds the memory of the temporaries to some 100 MB."""
 
+_HALF = 31
+"""Bits of a node number in the number of a pair."""
+
 Group = tuple[Shape, np.ndarray, np.ndarray]
 """Shape, nodes (one row per cell) and cell numbers of all cells of one type."""
 
@@ -138,11 +141,23 @@ def mesh_edges(mesh: Mesh) -> Int[np.ndarray, "2 n_edges"]:
     """
     keys = [np.zeros(0, dtype=np.int64)]
     for kind, nodes, _ in groups(mesh, domain_dim(mesh)):
-        pair = nodes[:, kind.edges]
-        low, high = pair.min(2), pair.max(2)
-        keys.append(_distinct((low * mesh.n_nodes + high)[low != high]))
-    key = _distinct(np.concatenate(keys))
-    return np.stack([key // mesh.n_nodes, key % mesh.n_nodes])
+        first, second = (nodes[:, side].ravel() for side in np.transpose(kind.edges))
+        keys.append(_distinct(pair_keys(np.minimum(first, second), np.maximum(first, second))[first != second]))
+    return np.stack(pairs_of(_distinct(np.concatenate(keys))))
+
+
+def pair_keys(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """A whole number for each pair of node numbers, in the order of the pairs: numpy sorts numbers much faster.
+
+    >>> pairs_of(np.sort(pair_keys(np.array([2, 1, 1]), np.array([0, 7, 3]))))
+    (array([1, 1, 2]), array([3, 7, 0]))
+    """
+    return first << _HALF | second
+
+
+def pairs_of(key: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """The pairs of :func:`pair_keys`."""
+    return key >> _HALF, key & (1 << _HALF) - 1
 
 
 def boundary_facets(mesh: Mesh) -> Int[np.ndarray, "n_facets corners"]:
@@ -156,15 +171,39 @@ def boundary_facets(mesh: Mesh) -> Int[np.ndarray, "n_facets corners"]:
     dim = domain_dim(mesh)
     if dim == 0:
         return np.zeros((0, 0), dtype=np.int64)
-    sign = signed_volume(mesh)
-    found = [_group_facets(kind, nodes, sign[index]) for kind, nodes, index in groups(mesh, dim)]
-    width = max(part.shape[1] for part in found)
-    facets = np.concatenate([np.pad(f, ((0, 0), (0, width - f.shape[1])), constant_values=-1) for f in found])
-    key = np.sort(np.where(facets < 0, -1, repeats(mesh)[facets]) if mesh.period else facets, axis=1)
-    order = np.lexsort(key.T)
-    differs = np.any(key[order[1:]] != key[order[:-1]], axis=1)
-    alone = np.concatenate([[True], differs]) & np.concatenate([differs, [True]])
-    return _split_quads(facets[np.sort(order[alone])], dim)
+    parts = list(groups(mesh, dim))
+    sides = [_sides(kind, nodes) for kind, nodes, _ in parts]
+    width = max(part.shape[1] for part in sides)
+    facets = np.concatenate([np.pad(f, ((0, 0), (0, width - f.shape[1])), constant_values=-1) for f in sides])
+    outer = alone(np.where(facets < 0, -1, repeats(mesh)[facets]) if mesh.period else facets)
+    cell = np.concatenate([np.repeat(index, len(kind.facets)) for kind, _, index in parts])[outer]
+    return _split_quads(_turned(facets[outer], signed_volume(mesh)[cell] < 0), dim)
+
+
+def matched(nodes: Int[np.ndarray, "n k"]) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n_1"]]:
+    """An order in which rows of the same nodes, in any sequence, follow one another, and where the next row has the
+    same as the one before. −1 fills up shorter rows.
+
+    >>> order, same = matched(np.array([[3, 1], [2, 1], [1, 3]]))
+    >>> order.tolist(), same.tolist()
+    ([1, 0, 2], [False, True])
+    """
+    columns = np.sort(nodes, axis=1).T + 1
+    bits = int(nodes.max(initial=0) + 1).bit_length()
+    words, at_once = [], max(1, 63 // bits)  # as few numbers as hold a row: numpy sorts one much faster than several
+    for start in range(0, len(columns), at_once):
+        word = columns[start]
+        for column in columns[start + 1 : start + at_once]:
+            word = word << bits | column
+        words.append(word)
+    order = np.argsort(words[0]) if len(words) == 1 else np.lexsort(words)
+    return order, np.all([word[order[1:]] == word[order[:-1]] for word in words], axis=0)
+
+
+def alone(nodes: Int[np.ndarray, "n k"]) -> Int[np.ndarray, " n_alone"]:
+    """Rows whose nodes no other row has, ascending; see :func:`matched`."""
+    order, same = matched(nodes)
+    return np.sort(order[~np.concatenate([[False], same]) & ~np.concatenate([same, [False]])])
 
 
 def components(mesh: Mesh) -> Int[np.ndarray, " n_nodes"]:
@@ -239,16 +278,18 @@ def _measure(sides: list[np.ndarray]) -> np.ndarray:
     return np.where(upright, 0.5, -0.5) * np.linalg.norm(normal, axis=-1)
 
 
-def _group_facets(kind: Shape, nodes: np.ndarray, sign: np.ndarray) -> np.ndarray:
-    """All facets of cells of one type, outward oriented, padded with -1 to equal width."""
+def _sides(kind: Shape, nodes: np.ndarray) -> np.ndarray:
+    """All facets of cells of one type, cell after cell, outward oriented but of inverted cells, padded with -1."""
     width = max(map(len, kind.facets))
-    parts = []
-    for facet in kind.facets:
-        corners = nodes[:, facet]
-        if len(facet) > 1:
-            corners = np.where(sign[:, None] < 0, corners[:, ::-1], corners)
-        parts.append(np.pad(corners, ((0, 0), (0, width - len(facet))), constant_values=-1))
+    parts = [np.pad(nodes[:, f], ((0, 0), (0, width - len(f))), constant_values=-1) for f in kind.facets]
     return np.stack(parts, axis=1).reshape(-1, width)
+
+
+def _turned(facets: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Some of the facets the other way round; -1 stays at their ends."""
+    column = (facets[which] >= 0).sum(1, keepdims=True) - 1 - np.arange(facets.shape[1])
+    facets[which] = np.take_along_axis(facets[which], np.where(column < 0, np.arange(facets.shape[1]), column), axis=1)
+    return facets
 
 
 def _split_quads(facets: np.ndarray, dim: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from skfem.quadrature import get_quadrature
 from skfem.refdom import RefLine, RefPoint, RefQuad, RefTri
 
 from gno.mesh import Mesh, MeshError
-from gno.mesh.geometry import domain_dim, groups
+from gno.mesh.geometry import alone, domain_dim, groups
 from gno.mesh.shapes import cell_dim, family, reference_nodes
 
 ELEMENTS = {
@@ -182,14 +182,11 @@ def boundary_sides(cells: Sequence[Cells], place: Int[np.ndarray, " n_nodes"]) -
     keys, owners = [], []
     for k, part in enumerate(cells):
         for side, (loop, _, _) in enumerate(facet_rules(part.element, 1)):
-            corners = np.sort(place[part.nodes[:, loop]], axis=1)
+            corners = place[part.nodes[:, loop]]
             keys.append(np.pad(corners, ((0, 0), (0, 4 - len(loop))), constant_values=-1))
             owners.append(np.stack([np.full(len(corners), k), np.full(len(corners), side), np.arange(len(corners))]))
     key, owner = np.concatenate(keys), np.concatenate(owners, axis=1)
-    order = np.lexsort(key.T)
-    differs = np.any(key[order[1:]] != key[order[:-1]], axis=1)
-    alone = np.sort(order[np.concatenate([[True], differs]) & np.concatenate([differs, [True]])])
-    kind, side, cell = owner[:, alone]
+    kind, side, cell = owner[:, alone(key)]
     sides = [range(len(part.element.refdom.facets)) for part in cells]
     return [[cell[(kind == k) & (side == s)] for s in sides[k]] for k in range(len(cells))]
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gno.mesh import Mesh, MeshError
-from gno.mesh.geometry import domain_dim, groups, signed_volume, simplex_volumes
+from gno.mesh.geometry import domain_dim, groups, matched, signed_volume, simplex_volumes
 from gno.mesh.shapes import Shape
 from gno.physics.sparse import Sparse
 
@@ -198,9 +198,8 @@ def _faces(kinds: list, signed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
             cells.append(first + np.arange(len(nodes)))
         first += len(nodes)
     loop, cell = np.concatenate(loops), np.concatenate(cells)
-    key = np.sort(loop, axis=1)
-    order = np.lexsort(key.T)
-    same = np.concatenate([np.all(key[order[1:]] == key[order[:-1]], axis=1), [False]])
+    order, same = matched(loop)
+    same = np.concatenate([same, [False]])
     start = np.concatenate([[True], ~same[:-1]])
     owner, neighbour = cell[order[start]], np.full(start.sum(), -1)
     neighbour[same[start]] = cell[order[1:][same[:-1]]] if same.any() else []

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gno.mesh import Mesh, repeats
-from gno.mesh.geometry import cell_volume, domain_dim, signed_volume
+from gno.mesh.geometry import cell_volume, domain_dim, matched, signed_volume
 from gno.mesh.shapes import Shape, shape
 from gno.post.gauss import GaussValues, Parameter, cell_mean, flux, integral, parameter_at
 from gno.post.indicator import ErrorEstimate, contract, resist
@@ -207,9 +207,7 @@ def _jumps(
     mesh: Mesh, facets: Facets, fixed: Sequence[str], loads: Mapping[str, Load]
 ) -> Float[np.ndarray, " n_cells"]:
     """∮ |J|² around each cell."""
-    key = repeats(mesh)[facets.nodes]
-    order = np.lexsort(key.T)
-    same = (key[order[1:]] == key[order[:-1]]).all(1)
+    order, same = matched(repeats(mesh)[facets.nodes])
     first, second = order[:-1][same], order[1:][same]
     alone = np.ones(len(order), dtype=bool)
     alone[first] = alone[second] = False

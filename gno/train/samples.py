@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from gno.mesh.index import files_in
 from gno.mesh.particles import remembered
 from gno.progress import counter
 from gno.train.checkpoint import load_tensors, save_tensors
-from gno.workers import answering, end, send, start
+from gno.workers import answering, cores, end, send, start
 
 # Work that is expected to take longer than this is given to worker processes (their start costs seconds).
 PATIENCE = 10.0
@@ -119,7 +118,7 @@ def _whole(path: Path) -> bytes:
 
 def _build_all(todo: Sequence[tuple[Path, Path]], spec: SampleSpec, workers: int | None) -> Iterator[Path]:
     """Build one after the other for a while; when that proves slow, hand over to processes."""
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    workers = min(8, cores()) if workers is None else workers
     start, rest = time.monotonic(), list(todo)
     while rest:
         built = len(todo) - len(rest)

@@ -30,7 +30,7 @@ from gno.train.interrupt import Interrupted, Stop
 from gno.train.report import Line, bars
 from gno.train.sources import prepare
 from gno.train.training import train
-from gno.workers import answering, end, send, start
+from gno.workers import answering, cores, end, send, start
 
 # Errors of a member that say all there is to say: they are raised as they are.
 KNOWN = {"MeshError": MeshError, "ValueError": ValueError, "OSError": OSError}
@@ -61,11 +61,6 @@ def how_many(case: Case, wanted: int, options: Mapping[str, Any]) -> int:
     if case.training.devices > 1 or any(value is not None for key, value in options.items() if key != "progress"):
         return 1
     return wanted or (cores() if _on_cpu(case) else 1)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _on_cpu(case: Case) -> bool:
