@@ -78,8 +78,8 @@ def one(options: argparse.Namespace) -> dict:
     optimiser = muon(model, Training(epochs=1))
     autocast = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
 
-    def forward() -> None:
-        with torch.no_grad(), autocast, pages_kept(batch.mass_0):  # as a prediction is made
+    def forward(mode=torch.inference_mode) -> None:
+        with mode(), autocast, pages_kept(batch.mass_0):  # as a prediction is made
             model(batch)
 
     def step() -> None:
@@ -104,8 +104,8 @@ def one(options: argparse.Namespace) -> dict:
             print(f"{mesh.n_nodes} nodes, {name}: {error}", file=sys.stderr)
             break
         products = Products()
-        with products.counting():
-            work()
+        with products.counting():  # inference mode would not show what a product is made of
+            work(torch.no_grad) if work is forward else work()
         row[name] = seconds(work, device, repeats=5 if mesh.n_nodes <= 20_000 or device == "cuda" else 2)
         row[f"{name}_gb"], floors[name] = peak.gb, products
     machine = measure(device, dtype)

@@ -61,6 +61,12 @@ class Edges:
         n, r, s = n_edges, n_receivers + 1, n_senders + 1
         return Edges(self.sender[:n], self.receiver[:n], self.ptr[:r], self.perm[:n], self.ptr_t[:s])
 
+    def of(self, rows: slice) -> slice:
+        """Which edges those to some of the receivers are, where all receivers have as many."""
+        n = len(self.ptr) - 1
+        start, stop, _ = rows.indices(n)
+        return slice(start * len(self.sender) // n, stop * len(self.sender) // n)
+
     @staticmethod
     def union(parts: Sequence[Edges]) -> Edges:
         """Disjoint graphs, each on as many senders as receivers, as one graph."""
@@ -140,6 +146,16 @@ def expansion(
 ) -> Float[Tensor, "n_receivers c"]:
     """``y_r = Σ_k Σ_e w_e^k v_{sender(e)}^k``: values that lie side by side, one part for each set of weights k."""
     return _Product.apply(values, edges, False, True, *weights)
+
+
+def rows_of_expansion(
+    values: Float[Tensor, "n_senders sets_c"], weights: Sequence[Float[Tensor, " n_edges"]], edges: Edges, rows: slice
+) -> Float[Tensor, "n c"]:
+    """Some rows of :func:`expansion`, without a gradient, where all receivers have as many edges."""
+    part = edges.of(rows)
+    values, index, weight = _as_one_set(values, edges.sender[part], [w[part] for w in weights])
+    n = len(range(*rows.indices(len(edges.ptr) - 1)))
+    return bag(values, index, torch.arange(n + 1, device=index.device) * (len(index) // n), weight)
 
 
 def spread(values: Float[Tensor, "n_senders c"], edges: Edges) -> Float[Tensor, "n_edges c"]:
@@ -239,14 +255,19 @@ def _product(values: Tensor, weights: Sequence[Tensor], edges: Edges, transposed
         return one_pass(values, torch.stack(tuple(weights)), index, ptr, perm)
     if perm is not None:
         index, weights = index.index_select(0, perm), [w.index_select(0, perm) for w in weights]
-    n = len(weights)
-    if summed and n > 1:  # each set is a row of its own, so one pass adds them all up
-        values = values.reshape(len(values) * n, values.shape[1] // n)
-        index = (index[:, None] * n + torch.arange(n, device=index.device)).flatten()
-        ptr, weights = ptr * n, [torch.stack(list(weights), dim=1).flatten()]
+    if summed and len(weights) > 1:
+        ptr, (values, index, *weights) = ptr * len(weights), _as_one_set(values, index, weights)
     values = values.contiguous()
     sums = [bag(values, index, ptr, w.to(values.dtype)) for w in weights]
     return sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
+
+
+def _as_one_set(values: Tensor, index: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Each set becomes a row of its own, so that one pass adds them all up."""
+    n = len(weights)
+    values = values.reshape(len(values) * n, values.shape[1] // n)
+    index = (index[:, None] * n + torch.arange(n, device=index.device)).flatten()
+    return values, index, torch.stack(list(weights), dim=1).flatten().to(values.dtype)
 
 
 def _edge_products(single: Tensor, at_single: Tensor, several: Tensor, at_several: Tensor, n: int) -> Sequence[Tensor]:

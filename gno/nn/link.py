@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from gno.graph.segment import Edges, expansion, moments
+from gno.graph.segment import Edges, moments
 from gno.mesh import nearest_image
 from gno.mesh.periodic import Images
 from gno.nn.config import OperatorConfig
 from gno.nn.norm import RMSNorm
 from gno.nn.pooling import Transfer
 from gno.nn.precision import shortened
+from gno.nn.rows import expanded
 
 
 class Link(nn.Module):
@@ -33,9 +34,13 @@ class DownLink(Link):
     """The same integral from few anchors to many nodes: the linear map comes first, and only the sum is large."""
 
     def forward(self, sender: Tensor, weights: Sequence[Tensor], edges: Edges) -> Tensor:
+        return self.rows(sender, weights, edges)(slice(None))
+
+    def rows(self, sender: Tensor, weights: Sequence[Tensor], edges: Edges) -> Callable[[slice], Tensor]:
+        """For some of the nodes at a time."""
         blocks = self.map.weight.unflatten(1, (len(weights), -1)).transpose(0, 1).flatten(0, 1)
-        mapped = nn.functional.linear(shortened(self.norm(sender)), blocks)
-        return expansion(mapped, weights, edges) + self.map.bias
+        at = expanded(nn.functional.linear(shortened(self.norm(sender)), blocks), weights, edges)
+        return lambda rows: at(rows) + self.map.bias
 
 
 def spacing(batch: Batch, s: int, at: Int[Tensor, " n"]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from gno.graph.batch import level_edges, link_edges
-from gno.graph.segment import Edges, expansion, moments, over_sum
+from gno.graph.segment import Edges, moments, over_sum
 from gno.mesh import nearest_image
 from gno.nn.condition import Condition, Norm
 from gno.nn.config import OperatorConfig
@@ -20,6 +20,7 @@ from gno.nn.link import down_weights, offsets, spacing, up_weights
 from gno.nn.mlp import mlp, side_by_side
 from gno.nn.pooling import Transfer
 from gno.nn.precision import shortened
+from gno.nn.rows import Rows, by_rows, expanded
 from gno.nn.torus import torus_on
 
 
@@ -75,9 +76,9 @@ class LocalKernel(nn.Module):
         super().__init__()
         self.mix = nn.Linear(c.width * (1 + c.dim), c.width * (1 + c.dim))
 
-    def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
+    def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Rows:
         seen = self.mix(moments(v, around.gather, around.to_anchors))
-        return expansion(seen, around.spread, around.from_anchors)
+        return expanded(seen, around.spread, around.from_anchors)
 
 
 class EdgeKernel(nn.Module):
@@ -116,5 +117,8 @@ class MeshLayer(nn.Module):
 
     def forward(self, v: Float[Tensor, "n width"], around: Surroundings) -> Float[Tensor, "n width"]:
         n = shortened(self.norm(v, around.condition))
+        return by_rows(self._at_node, v, n, self.kernel(n, around), into=n)
+
+    def _at_node(self, v: Tensor, n: Tensor, seen: Tensor) -> Tensor:
         inner, activation, outer = self.mlp
-        return v + outer(activation(side_by_side(cast(nn.Linear, inner), n, self.kernel(n, around))))
+        return v + outer(activation(side_by_side(cast(nn.Linear, inner), n, seen)))

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gno.graph.segment import Edges, gather_sum, gather_sum_t, segment_sum, spread
+from gno.graph.segment import Edges, gather_sum, gather_sum_t, segment_sum
 from gno.nn.precision import in_full
+from gno.nn.rows import by_rows, spread_to
 
 # Share of the geometric weights that learning cannot take away: every anchor keeps a mass.
 FLOOR = 0.05
@@ -99,18 +100,22 @@ class LearnedPooling(nn.Module):
     ) -> Float[Tensor, " n_edges"]:
         """``fine`` and ``coarse`` positions in spacings of the coarse level; without them the ``offset`` of the anchor
         from the node on each link."""
-        n, k = log_b.shape
         b = log_b.softmax(1)
         seen = Transfer.build(edges, b.flatten(), mass).restrict(self.key(values))
         anchor = seen if coarse is None else torch.cat([seen, in_full(self.place, coarse)], dim=1)
-        seen, *place = spread(anchor, edges).view(n, k, -1).split(self.key.out_features, dim=2)
-        if offset is not None:
-            place.append(in_full(self.place, offset).view(n, k, -1))
+        apart = fine if offset is None else offset.view(*log_b.shape, -1)
+        assert apart is not None
+        return by_rows(self._leaning, values, log_b, b, spread_to(anchor, edges), apart).flatten()
+
+    def _leaning(self, values: Tensor, log_b: Tensor, b: Tensor, anchor: Tensor, apart: Tensor) -> Tensor:
+        """P of nodes: ``apart`` is where they are if what anchors say has their places in it, else the offsets."""
+        seen, *place = anchor.split(self.key.out_features, dim=2)
         unlike = (self.query(values)[:, None] - seen).square().sum(2)
-        node = self.node(values) if fine is None else self.node(values) - in_full(self.place, fine)
+        own, far = self.node(values), in_full(self.place, apart)
+        node, place = (own - far, place) if place else (own, [far])
         hidden = nn.functional.silu(sum(place, start=node[:, None]))
         logits = in_full(self.score, hidden).squeeze(2) - unlike + log_b
-        return ((1 - FLOOR) * logits.softmax(1) + FLOOR * b).flatten()
+        return (1 - FLOOR) * logits.softmax(1) + FLOOR * b
 
 
 class GeometricPooling(nn.Module):
