@@ -10,6 +10,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
@@ -20,6 +21,7 @@ from gno.mesh.files import atomic
 from gno.mesh.mesh import Mesh, MeshError, named_once
 from gno.mesh.plain import NOTE, TIME, Plain, from_plain, to_plain
 from gno.mesh.vtkcells import blocks_to_vtk, renumber_old_hexahedra
+from gno.workers import in_threads
 
 _TYPES = {
     **{f"Int{8 * n}": f"i{n}" for n in (1, 2, 4, 8)},
@@ -271,7 +273,7 @@ def _payload(data: bytes, encoding: str, file: _File) -> bytes:
     blocks = take(start, int(lengths.sum()))
     stops = np.cumsum(lengths)
     unpack: Callable[[bytes], bytes] = _DECOMPRESS[file.compressor]  # type: ignore[assignment]
-    return b"".join(unpack(blocks[stop - n : stop]) for n, stop in zip(lengths, stops, strict=True))
+    return b"".join(in_threads(unpack, [blocks[stop - n : stop] for n, stop in zip(lengths, stops, strict=True)]))
 
 
 def _coded(n_bytes: int) -> int:
@@ -336,7 +338,7 @@ def _array_xml(name: str, values: np.ndarray, body: io.BytesIO, *, tuples: bool)
     number = f' NumberOfTuples="{len(values)}"' if tuples else ""
     offset = body.tell()
     blocks = [data[start : start + _BLOCK] for start in range(0, len(data), _BLOCK)]
-    packed = [zlib.compress(block, 1) for block in blocks]
+    packed = in_threads(partial(zlib.compress, level=1), blocks)
     last = len(blocks[-1]) % _BLOCK if blocks else 0
     header = [len(blocks), _BLOCK, last, *map(len, packed)]
     body.write(np.array(header, dtype="<u8").tobytes() + b"".join(packed))
