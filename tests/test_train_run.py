@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,3 +312,21 @@ def test_a_node_without_cells_changes_nothing_of_the_others(run):
         np.testing.assert_allclose(other.mesh.point_fields[name][:-1], one.mesh.point_fields[name], atol=1e-4)
     np.testing.assert_allclose(other.levels[0].points[: len(one.levels[0].points)], one.levels[0].points, atol=1e-6)
     assert fit_spec(case(), [stray] * 3).unit == fit_spec(case(), [mesh] * 3).unit
+
+
+def test_names_of_files_are_meshes_too_and_what_is_none_is_told(tmp_path):
+    files = []
+    for k in range(4):
+        files.append(str(tmp_path / f"{k}.vtu"))
+        write(square(k), files[-1])
+    wanted = case(epochs=1).model_copy(update={"data": Data(inputs=["wave"], targets=["u"], cache="")})
+    named = train(wanted, tmp_path / "named", meshes={"train": files}, progress=False)
+    paths = train(wanted, tmp_path / "paths", meshes={"train": [Path(file) for file in files]}, progress=False)
+    for one, other in zip(named.model.parameters(), paths.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(
+        ValueError, match=r"meshes: expected at least 3 meshes for the split \(0\.8, 0\.1, 0\.1\), got 1"
+    ):
+        train(wanted, tmp_path / "few", meshes=[square(0)])
+    with pytest.raises(ValueError, match=r"since the case has no \[time\], got a series"):
+        train(wanted, tmp_path / "series", meshes={"train": [[square(0), square(1)]]})

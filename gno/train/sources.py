@@ -89,18 +89,25 @@ def split_meshes(case: Case, meshes: Sequence[Mesh] | Mapping[str, Sequence[Sour
     """Files or meshes of each split.
 
     Raises:
-        ValueError: no training data, or an unknown split.
+        ValueError: no training data, an unknown split, or a series in a case without [time].
     """
     if meshes is None:
         return {key: list(paths) for key, paths in case.paths().items()}
     if not isinstance(meshes, Mapping):
-        return split_items(meshes, case.data.split, case.data.seed)
+        splits = split_items(meshes, case.data.split, case.data.seed, "meshes")
+        return {key: [_source(item, case) for item in items] for key, items in splits.items()}
     if unknown := set(meshes) - set(SPLITS):
         raise ValueError(f"meshes: expected keys {', '.join(SPLITS)}, got '{min(unknown)}'")
-    splits: dict[str, list[Source]] = {key: list(meshes.get(key, ())) for key in SPLITS}
+    splits = {key: [_source(item, case) for item in meshes.get(key, ())] for key in SPLITS}
     if not splits["train"]:
         raise ValueError("meshes['train']: expected at least one mesh, got none")
     return splits
+
+
+def _source(item: Source | str, case: Case) -> Source:
+    if not (case.time or isinstance(item, str | Path | Mesh)):
+        raise ValueError("meshes: expected single meshes or files, since the case has no [time], got a series")
+    return Path(item) if isinstance(item, str) else item
 
 
 def fit_spec(case: Case, sources: Sequence[Source]) -> SampleSpec:

@@ -42,7 +42,9 @@ def series_files(files: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(series_of(file) for file in files))
 
 
-def split_items(items: Iterable, fractions: tuple[float, float, float], seed: int) -> dict[str, list]:
+def split_items(
+    items: Iterable, fractions: tuple[float, float, float], seed: int, what: str = "data.files"
+) -> dict[str, list]:
     """Items dealt at random to train, validation and test; every wanted split gets at least one.
 
     >>> {key: len(value) for key, value in split_items(range(10), (0.8, 0.1, 0.1), 0).items()}
@@ -53,7 +55,8 @@ def split_items(items: Iterable, fractions: tuple[float, float, float], seed: in
     counts = [max(1, round(f * len(items))) if f > 0 else 0 for f in fractions[1:]]
     if sum(counts) >= len(items):
         wanted = 1 + sum(f > 0 for f in fractions[1:])
-        raise ValueError(f"data.files: expected at least {wanted} files for the split {fractions}, got {len(items)}")
+        noun = what.rpartition(".")[2]
+        raise ValueError(f"{what}: expected at least {wanted} {noun} for the split {fractions}, got {len(items)}")
     n_train = len(items) - sum(counts)
     cuts = (0, n_train, n_train + counts[0], len(items))
     return {key: items[cuts[k] : cuts[k + 1]] for k, key in enumerate(SPLITS)}
