@@ -324,9 +324,20 @@ def test_names_of_files_are_meshes_too_and_what_is_none_is_told(tmp_path):
     paths = train(wanted, tmp_path / "paths", meshes={"train": [Path(file) for file in files]}, progress=False)
     for one, other in zip(named.model.parameters(), paths.model.parameters(), strict=True):
         assert torch.equal(one, other)
-    with pytest.raises(
-        ValueError, match=r"meshes: expected at least 3 meshes for the split \(0\.8, 0\.1, 0\.1\), got 1"
-    ):
+    with pytest.raises(ValueError, match=r"expected at least 3 meshes for the split \(0\.8, 0\.1, 0\.1\), got 1"):
         train(wanted, tmp_path / "few", meshes=[square(0)])
     with pytest.raises(ValueError, match=r"since the case has no \[time\], got a series"):
         train(wanted, tmp_path / "series", meshes={"train": [[square(0), square(1)]]})
+
+
+def test_the_doubt_of_an_earlier_prediction_does_not_stay_beside_the_next(run):
+    mesh = square(7)
+    fields = {
+        "std_u": np.ones((mesh.n_nodes, 2)),
+        "lower_u": np.zeros((mesh.n_nodes, 2)),
+        "std_wave": mesh.points[:, 0],
+    }
+    first = mesh.with_point_fields(**fields)  # of the file: nothing was predicted yet
+    assert set(fields) <= set(run.predict(first).mesh.point_fields)
+    again = run.predict(run.predict(mesh).mesh.with_point_fields(**fields)).mesh.point_fields
+    assert "std_wave" in again and not {"std_u", "lower_u"} & set(again)

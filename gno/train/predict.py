@@ -33,6 +33,8 @@ PREFIX = "predicted_"
 STD_PREFIX, EPISTEMIC_PREFIX, ALEATORIC_PREFIX = "std_", "epistemic_std_", "aleatoric_std_"
 # The ends of a calibrated interval around it.
 LOWER_PREFIX, UPPER_PREFIX = "lower_", "upper_"
+DOUBTS = (STD_PREFIX, EPISTEMIC_PREFIX, ALEATORIC_PREFIX, LOWER_PREFIX, UPPER_PREFIX)
+STORES = ("point_fields", "cell_fields", "global_fields")
 # α of every scale at every node.
 ATTENTION = "scale_attention"
 # A batch for prediction holds at most this many nodes and meshes.
@@ -130,10 +132,8 @@ class Prediction:
         """
         folder, mass, paths = sample_folder(Path(path)), node_mass(self.mesh), []
         folder.mkdir(parents=True, exist_ok=True)
-        doubts = (STD_PREFIX, EPISTEMIC_PREFIX, ALEATORIC_PREFIX, LOWER_PREFIX, UPPER_PREFIX)
-        unwanted = {prefix + field.name for prefix in doubts for field in self.targets}
-        stores = ("point_fields", "cell_fields", "global_fields")
-        kept = {kind: {n: v for n, v in getattr(self.mesh, kind).items() if n not in unwanted} for kind in stores}
+        unwanted = {prefix + field.name for prefix in DOUBTS for field in self.targets}
+        kept = {kind: {n: v for n, v in getattr(self.mesh, kind).items() if n not in unwanted} for kind in STORES}
         for k, values in enumerate(self.quantities[0].samples):
             mesh = with_values(self.mesh.replace(**kept), Uncertain(values[None]), mass, self.targets, PREFIX)
             paths.append(folder / f"{k}.vtu")
@@ -277,11 +277,19 @@ def prediction(
     low, high = bounds(mesh)
     check_unit(float((high - low).max()), 2 * spec.unit, mesh.source)
     known = tuple(quantities or (Uncertain(fields.numpy()[None]) for fields in answer.fields))
-    full = with_values(mesh, known[0], answer.mass[0].numpy(), spec.targets, PREFIX)
+    full = with_values(without_earlier(mesh, spec.targets), known[0], answer.mass[0].numpy(), spec.targets, PREFIX)
     if answer.attention is not None:
         full = full.with_point_fields(**{ATTENTION: answer.attention[0].numpy()})
     levels = tuple(level_mesh(mesh, known[s], answer, s, blueprint) for s in range(1, len(answer.fields)))
     return Prediction(full, levels, answer.seconds, prepare_seconds, spec.targets, known)
+
+
+def without_earlier(mesh: Mesh, targets: Sequence[FieldSpec]) -> Mesh:
+    """The mesh without the doubt of an earlier prediction in it, which is not that of the next one."""
+    old = [field.name for field in targets if PREFIX + field.name in mesh.point_fields]
+    gone = {prefix + name for prefix in DOUBTS for name in old}
+    kept = {kind: {n: v for n, v in getattr(mesh, kind).items() if n not in gone} for kind in STORES}
+    return mesh.replace(**kept) if old else mesh
 
 
 def with_values(
@@ -295,7 +303,7 @@ def with_values(
         quantity: all targets side by side, (n_nodes, n_targets).
         prefix: of the names of the mean.
     """
-    stores = {name: dict(getattr(mesh, name)) for name in ("point_fields", "cell_fields", "global_fields")}
+    stores = {name: dict(getattr(mesh, name)) for name in STORES}
     for columns, field in columns_of(targets):
         values = _shaped(quantity[:, columns], field, mesh)
         stores["point_fields"] |= _with_doubt(field.name, values, prefix)
