@@ -36,7 +36,7 @@ from gno.nn import Output
 from gno.train import Case
 from gno.train.blueprint import Blueprint
 from gno.train.case import Training
-from gno.train.loop import Progress
+from gno.train.loop import Parts, Progress
 from gno.train.losses import data_terms
 
 CHANNEL = Channel()
@@ -221,25 +221,28 @@ class Job:
         heights: planes that are learned.
         batch_size: planes a step.
         modes: of FNO, along both axes; 32 are all.
+        images: whether examples are learned with their mirror images along z as well, as the linear estimate does.
     """
 
     model: str
     n_train: int = 0
     seed: int = 0
-    minutes: float = 1.0
+    minutes: float = 0.75
     lr: float = 3e-3
     knobs: dict[str, Any] = dataclasses.field(default_factory=dict)
     meshes: str = "grid"
     heights: Sequence[int] = HEIGHTS
     batch_size: int = 4
     modes: int = 32
+    images: bool = False
 
     @property
     def file(self) -> str:
         """Where a prediction is kept."""
         knobs = "".join(f"-{key}-{value}" for key, value in self.knobs.items())
         heights = "-".join(map(str, self.heights))
-        return f"{self.model}-{self.lr:g}-{self.batch_size}{knobs}-{self.modes}-{self.meshes}-{heights}.npy"
+        settings = f"{self.minutes:g}-{self.lr:g}-{self.batch_size}{knobs}-{self.modes}-{self.images}"
+        return f"{self.model}-{settings}-{self.meshes}-{heights}.npy"
 
     @property
     def columns(self) -> list[int]:
@@ -274,7 +277,7 @@ class Linear:
     """
 
     def __init__(self, train: Pairs, ridge: float = 1e-3) -> None:
-        wall, flow = (with_reflection(part, odd) for part, odd in zip(train, ((1,), _odd()), strict=True))
+        wall, flow = with_images(train)
         gram = np.einsum("nxza,nxzb->xzab", wall.conj(), wall)
         cross = np.einsum("nxza,nxzc->xzac", wall.conj(), flow)
         small = ridge * np.einsum("xzaa->xz", gram).real / gram.shape[-1] + 1e-300
@@ -284,8 +287,10 @@ class Linear:
         return np.einsum("nxza,xzac->nxzc", wall, self.matrix)
 
 
-def _odd() -> tuple[int, ...]:
-    return tuple(k for k, name in enumerate(COLUMNS) if name[0] == "w")
+def with_images(pairs: Pairs) -> Pairs:
+    """The examples, and their mirror images along z."""
+    odd = [k for k, name in enumerate(COLUMNS) if name[0] == "w"]
+    return Pairs(with_reflection(pairs.wall, (1,)), with_reflection(pairs.flow, odd))
 
 
 def with_reflection(coefficients: PAIRS, odd: Sequence[int]) -> PAIRS:
@@ -320,20 +325,64 @@ class Trained:
     model: nn.Module
     blueprint: Blueprint
     progress: Progress
+    watch: Watch
 
-    @torch.inference_mode()
     def __call__(self, some: Sequence[MeshData]) -> Float[np.ndarray, "n n_nodes c"]:
         """Predictions in deviations."""
-        scale, found = self.blueprint.normalisation, []
-        for sample in some:
-            output = self.model(collate([scale.apply(sample)]))
-            found.append(scale.targets.decode(output.fields[0]).numpy())
-        return np.stack(found)
+        return predictions(self.model, self.blueprint, some)
+
+    @property
+    def early(self) -> Trained:
+        """With the weights that erred least on validation, as `gno train` keeps them."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.watch.best)
+        return dataclasses.replace(self, model=model)
 
 
-def fitted(job: Job, train: Pairs) -> Trained:
+@torch.inference_mode()
+def predictions(model: nn.Module, blueprint: Blueprint, some: Sequence[MeshData]) -> Float[np.ndarray, "n n_nodes c"]:
+    """In deviations."""
+    scale, found = blueprint.normalisation, []
+    for sample in some:
+        output = model(collate([scale.apply(sample)]))
+        found.append(scale.targets.decode(output.fields[0]).numpy())
+    return np.stack(found)
+
+
+class Watch:
+    """The error of averaged weights on the grid, a plane of validation each, twenty times on the way; off the clock.
+
+    Args:
+        blueprint: of the model. planes: to validate on.
+    """
+
+    def __init__(self, blueprint: Blueprint, planes: Sequence[MeshData]) -> None:
+        self.blueprint, self.planes = blueprint, planes
+        self.curve: list[float] = []
+        self.best: dict[str, torch.Tensor] = {}
+        self.away = 0.0
+
+    def clock(self) -> float:
+        return time.process_time() - self.away
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        start, mesh = time.process_time(), grid(SIDE)
+        truth = np.stack([plane.y.numpy() for plane in self.planes])
+        error = scores(predictions(model, self.blueprint, self.planes), truth, mesh)["error"]
+        self.curve.append(float(np.mean(error)))
+        self.away += time.process_time() - start
+        return {"score": self.curve[-1]}
+
+    def save(self, name: str, parts: Parts, progress: dict[str, Any]) -> None:
+        """Keep the weights that were best so far."""
+        if name == "best":
+            self.best = {key: value.clone() for key, value in parts["average"].items()}
+
+
+def fitted(job: Job, train: Pairs, validation: Pairs) -> Trained:
     """Train; the clock is the processor time of this process."""
-    train = Pairs(train.wall, train.flow[..., job.columns])
+    train = with_images(train) if job.images else train
+    train, validation = (Pairs(part.wall, part.flow[..., job.columns]) for part in (train, validation))
     meshes = [grid(SIDE)] if job.meshes == "grid" else [irregular(SIDE, seed) for seed in range(8)]
     case, first = case_of(job), meshes[0].with_point_fields(**_at(train.part(slice(1)), meshes[0]))
     spec = SampleSpec.fit([first], inputs=["wall"], targets=["flow"], **case.model.hierarchy)
@@ -344,8 +393,18 @@ def fitted(job: Job, train: Pairs) -> Trained:
     model = OnGrid(len(INPUTS), len(job.columns), FNO_WIDTH, job.modes) if fno else blueprint.model(job.seed)
     normalised = [blueprint.normalisation.apply(sample) for sample in ready]
     terms = data_terms(spec.targets, blueprint.normalisation.targets)
-    average, progress = train_quietly(case, model, normalised, terms, optimiser=adamw if fno else None)
-    return Trained(job, average, blueprint, progress)
+    watch = Watch(blueprint, samples(validation, [grid(SIDE)], spec))
+    average, progress = train_quietly(
+        case,
+        model,
+        normalised,
+        terms,
+        optimiser=adamw if fno else None,
+        clock=watch.clock,
+        validate=watch,
+        save=watch.save,
+    )
+    return Trained(job, average, blueprint, progress, watch)
 
 
 # ── what is measured ──
@@ -478,7 +537,7 @@ def run(job: Job, folder: Path = channel_solver.CACHE) -> dict[str, Any]:
         start = time.process_time()
         row |= {"test": linear(train, test), "seconds": time.process_time() - start}
         return {**row, "validation": average(linear(train, validation, ("grid",)))}
-    trained = fitted(job, train)
+    trained = fitted(job, train, validation)
     if job.model == "gno":
         mesh = grid(SIDE)
         row["scales"] = scales(
@@ -487,5 +546,12 @@ def run(job: Job, folder: Path = channel_solver.CACHE) -> dict[str, Any]:
     weights = sum(p.numel() * (2 if p.is_complex() else 1) for p in trained.model.parameters())
     if not job.seed and not job.n_train:
         draw_from(folder / "predicted", trained, test)
-    row |= {"test": measured(trained, test), "validation": average(measured(trained, validation, ("grid",)))}
+    known = train.part(np.linspace(0, len(train.wall) - 1, min(N_TEST, len(train.wall))).astype(int))
+    row |= {
+        "test": measured(trained, test),
+        "validation": average(measured(trained, validation, ("grid",))),
+        "known": average(measured(trained, known, ("grid",))),
+        "early": average(measured(trained.early, test, ("grid",))),
+        "curve": trained.watch.curve,
+    }
     return {**row, "steps": trained.progress.step, "weights": weights}

@@ -109,7 +109,8 @@ class Job:
     def file(self) -> str:
         """Where a prediction is kept."""
         changes = "".join(f"-{key}-{value}" for key, value in {**self.physics, **self.knobs}.items())
-        return f"{self.model}-{self.n_train}-{self.seed}-{self.lr:g}-{self.batch_size}{changes}-{self.modes}.npy"
+        settings = f"{self.minutes:g}-{self.lr:g}-{self.batch_size}{changes}-{self.modes}"
+        return f"{self.model}-{self.n_train}-{self.seed}-{settings}.npy"
 
 
 def case_of(job: Job) -> Case:

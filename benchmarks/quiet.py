@@ -11,7 +11,7 @@ from torch import nn
 from gno.graph import MeshData
 from gno.train import Case
 from gno.train.interrupt import Stop
-from gno.train.loop import Loop, Progress
+from gno.train.loop import Loop, Progress, Save
 from gno.train.losses import Term
 from gno.train.report import Report
 from gno.train.training import launch
@@ -30,14 +30,17 @@ def train_quietly(
     terms: Sequence[Term],
     *,
     clock: Callable[[], float] = time.process_time,
+    validate: Callable[[nn.Module], dict[str, float]] = lambda model: {},
+    save: Save = lambda name, parts, progress: None,
     **options: Any,
 ) -> tuple[nn.Module, Progress]:
-    """The averaged weights when the budget is spent, and how far it came; nothing is validated or kept.
+    """The averaged weights when the budget is spent, and how far it came; nothing is kept but by what is passed.
 
     Args:
         case: budget and settings.
         model, samples, terms: what :class:`gno.train.loop.Loop` takes, as further options are.
         clock: seconds of the budget.
+        validate, save: as the loop calls them.
     """
     names = [term.name for term in terms]
     with Stop() as stop, Report(None, case.training, names, [], step=0, n_samples=0) as report:
@@ -46,9 +49,9 @@ def train_quietly(
             model,
             samples,
             terms,
-            lambda model: {},
+            validate,
             case.training,
-            save=lambda name, parts, progress: None,
+            save=save,
             report=report,
             stop=stop,
             clock=clock,

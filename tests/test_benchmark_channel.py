@@ -28,12 +28,15 @@ def folder(tmp_path_factory):
 
 
 def test_it_trains_measures_and_prints(folder):
-    rows = [running.run(running.Job("linear"), folder), running.run(running.Job("gno", minutes=0.01), folder)]
+    rows = [running.run(running.Job(model, minutes=0.01), folder) for model in ("linear", "gno")]
     assert all(math.isfinite(x) for row in rows for mesh in row["test"].values() for x in mesh["error"])
     assert rows[0]["pairs"] == 36 and rows[1]["steps"] > 0
     assert np.allclose(np.sum(rows[1]["scales"]["shares"], axis=0), 1)
     text = benchmark.table(rows)
     assert "| linear | " in text and "| gno | 0.003 | 4 | 1 |" in text and "\n| 50 |" in text
+    longer = {**rows[1], "minutes": 0.02}
+    text = benchmark.table([*rows, longer])
+    assert "| gno, 0.02 min | 0.003 | 4 | 1 |" in text and "After 0.02 minutes" in text
 
 
 def test_both_walls_are_alike(folder):
@@ -45,6 +48,15 @@ def test_both_walls_are_alike(folder):
     pairs, mirrored = (running.both_walls(solver, one, rows) for one in (state, image))
     for (wall, flow), (other_wall, other_flow) in zip(pairs, mirrored[::-1], strict=True):
         assert np.allclose(wall, other_wall, atol=1e-7) and np.allclose(flow, other_flow, atol=1e-9)
+
+
+def test_images_along_z_turn_w_alone(folder):
+    pairs, points = running.data(folder)["train"], np.random.default_rng(0).uniform(0, 1, (5, 2))
+    images = running.with_images(pairs)
+    for here, there, names in zip(pairs, images, (running.INPUTS, running.COLUMNS), strict=True):
+        signs = [-1 if "w" in name else 1 for name in names]
+        image = running.values(there[len(here) :], points * [1, -1])
+        assert np.allclose(image, signs * running.values(here, points), atol=1e-6)
 
 
 def test_training_and_test_do_not_share_a_time(folder):
