@@ -14,7 +14,7 @@ import torch
 from train_cases import case, squares
 
 from gno.mesh import write
-from gno.train import Interrupted, train
+from gno.train import Interrupted, Run, train
 from gno.train.blueprint import Blueprint
 from gno.train.checkpoint import load_tensors, save_tensors
 from gno.train.optimisers import muon
@@ -182,3 +182,21 @@ def test_the_files_of_a_run_that_was_moved_with_them_are_where_they_are_now(tmp_
     assert load_splits(tmp_path / "old/runs/case") == files
     (tmp_path / "old").rename(tmp_path / "new")
     assert load_splits(tmp_path / "new/runs/case") == {**files, "train": [tmp_path / "new/data/0.vtu"]}
+
+
+def test_a_moved_project_is_not_made_again_where_it_was(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "data").mkdir(parents=True)
+    for k, mesh in enumerate(squares(4)):
+        write(mesh, old / "data" / f"{k}.vtu")
+
+    def wanted(folder):
+        data = settings().data.model_copy(update={"files": ("data/*.vtu",), "folder": folder})
+        return settings().model_copy(update={"data": data})
+
+    train(wanted(old), old / "run", progress=False)
+    old.rename(new)
+    Run.load(new / "run").evaluate([new / "data" / "0.vtu"])
+    assert not old.exists()
+    train(wanted(new), new / "run", progress=False, resume=True)
+    assert not old.exists()

@@ -203,14 +203,15 @@ def samples_of(
 
 
 def cache_of(case: Case) -> Path | None:
-    """Where prepared samples are kept; nowhere where that cannot be written, as beside results on a shared disk.
+    """Where prepared samples are kept; nowhere where that cannot be written, as beside results on a shared disk, and
+    where the folder of the case is not there, as that of a run that was moved.
 
     Warns:
         CacheWarning: the folder of the case cannot be written.
     """
-    if not case.data.cache:
-        return None
     folder = case.data.folder / case.data.cache / "samples"
+    if not case.data.cache or not (case.data.folder.is_dir() or Path(case.data.cache).is_absolute()):
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         reason = "" if os.access(folder, os.W_OK) else "may not be written"
