@@ -251,3 +251,17 @@ def test_an_ensemble_writes_over_its_own_frames_only(tmp_path):
     with pytest.raises(ValueError, match=r"b\.pvd: expected an earlier rollout or nothing .* without 'predicted_u'"):
         ensemble_roll_out(ensemble, series[0], tmp_path / "b.pvd", n_steps=2)
     assert (tmp_path / "b.pvd").read_bytes() == before
+
+
+def test_fields_that_change_are_not_known_behind_the_last_frame(tmp_path):
+    """Neither targets nor others: those of the first frame would be shown there as if they were of that time."""
+
+    def other(mesh):
+        fields = {"p": mesh.points[:, 0] + mesh.time, "part": np.full(mesh.n_nodes, np.nan)}
+        return mesh.with_point_fields(**fields)
+
+    series = [[other(mesh) for mesh in decay(s, TIMES)] for s in range(2)]
+    blueprint, _ = blueprint_of(case(), series)
+    frames = read_series(roll_out(Given(nothing), blueprint, series[0], tmp_path / "a.pvd", n_steps=7).path)
+    assert {"u", "p", "part"} < set(frames[5].point_fields)
+    assert set(frames[6].point_fields) == {"part", "predicted_u"} and set(frames[6].global_fields) == {"k"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,12 +164,26 @@ class _Plan:
         """The mesh of a frame, with its fields as far as they are known."""
         if k < len(self.frames):
             return self.frames[k].replace(time=self.times[k])
-        last, names = self.frames[-1 if self.changes else 0], {field.name for field in targets}
-        kept = {kind: {n: v for n, v in getattr(last, kind).items() if n not in names} for kind in _KINDS}
-        return last.replace(time=self.times[k], **kept)
+        names = {field.name for field in targets}
+        kept = {kind: {n: v for n, v in getattr(self._after, kind).items() if n not in names} for kind in _KINDS}
+        return self._after.replace(time=self.times[k], **kept)
+
+    @functools.cached_property
+    def _after(self) -> Mesh:
+        """The mesh behind the last frame; where it does not change, with the fields that did not change either."""
+        first, last = self.frames[0], self.frames[-1]
+        if self.changes:
+            return last
+        same = {kind: {n: v for n, v in getattr(first, kind).items() if _lasts(last, kind, n, v)} for kind in _KINDS}
+        return first.replace(**same)
 
 
 _KINDS = ("point_fields", "cell_fields", "global_fields")
+
+
+def _lasts(last: Mesh, kind: str, name: str, values: np.ndarray) -> bool:
+    there = getattr(last, kind).get(name)
+    return there is not None and np.array_equal(there, values, equal_nan=values.dtype.kind in "fc")
 
 
 class _Writer:
