@@ -45,7 +45,10 @@ def bounds(mesh: Mesh) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, " d
     """
     points = mesh.points[:, : mesh.dim].astype(np.float64)
     if not mesh.is_cloud:
-        points = points[np.concatenate([nodes.ravel() for _, nodes, _ in groups(mesh, domain_dim(mesh))])]
+        of_cells = np.zeros(mesh.n_nodes, bool)
+        for _, nodes, _ in groups(mesh, domain_dim(mesh)):
+            of_cells[nodes] = True
+        points = points[of_cells]
     return points.min(0), points.max(0)
 
 
