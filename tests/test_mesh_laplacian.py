@@ -80,7 +80,7 @@ def test_stencils_treat_a_batch_as_its_meshes_and_millimetres_as_metres():
     small, large = (samples_of(square(7, scale=s), spec=spec_of(square(7, scale=s), n_stencils=2))[0] for s in (1, 1e3))
     assert difference(model(collate([large])).fields[0], model(collate([small])).fields[0]) < 1e-11
     together.fields[0].sum().backward()
-    assert all(p.grad is not None for p in [*model.near_in.parameters(), *model.near_out.parameters()])
+    assert all(p.grad is not None for p in [*model.stencils_in.parameters(), *model.stencils_out.parameters()])
 
 
 def test_stencils_ask_for_samples_that_have_a_laplacian():

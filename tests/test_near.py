@@ -122,7 +122,7 @@ def test_a_batch_is_its_meshes_and_millimetres_are_metres(kind):
     small, large = (samples_of(mesh, spec=spec_of(mesh, **options))[0] for mesh in (small, large))
     assert difference(model(collate([large])).fields[0], model(collate([small])).fields[0]) < 1e-10
     together.fields[0].sum().backward()
-    layers = [*model.shells_in.parameters(), *model.shells_out.parameters()]
+    layers = [*model.near_in.parameters(), *model.near_out.parameters()]
     assert len(layers) and all(p.grad is not None and p.grad.abs().max() > 0 for p in layers)
 
 
@@ -154,7 +154,7 @@ def test_a_layer_does_the_same_on_a_finer_mesh():
     """Every second node of the finer one is a node of the other; what remains are sums over nodes for integrals."""
     meshes = [even_square(n) for n in (17, 33, 65)]
     spec = spec_of(meshes[0], n_near=1, n_shells=2)
-    layer = operator_for(build_sample(meshes[0], spec), n_near=1, n_shells=2).shells_in[0]
+    layer = operator_for(build_sample(meshes[0], spec), n_near=1, n_shells=2).near_in[0]
     found = []
     for mesh, n in zip(meshes, (17, 33, 65), strict=True):
         values = torch.as_tensor(np.cos(mesh.points @ np.linspace(1, 4, 64).reshape(2, 32)))

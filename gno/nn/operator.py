@@ -81,8 +81,8 @@ class NeuroScale(nn.Module):
         self.encode = mlp(c.n_inputs + c.n_geometry, c.width, c.width)
         self.mesh_in, self.mesh_out = MeshLayer(c, first), MeshLayer(c, last)
         self.reads_edges = convolutions is not None
-        self.near_in, self.near_out = (nn.ModuleList(Stencil(c) for _ in range(c.n_stencils)) for _ in range(2))
-        self.shells_in, self.shells_out = (nn.ModuleList(NearField(c) for _ in range(c.n_near)) for _ in range(2))
+        self.stencils_in, self.stencils_out = (nn.ModuleList(Stencil(c) for _ in range(c.n_stencils)) for _ in range(2))
+        self.near_in, self.near_out = (nn.ModuleList(NearField(c) for _ in range(c.n_near)) for _ in range(2))
         pooling = LearnedPooling if c.learned_pooling else GeometricPooling
         sizes = (c.width, c.dim) if c.learned_pooling else ()
         self.pooling = nn.ModuleList(pooling(*sizes) for _ in range(c.n_levels - 1))
@@ -109,9 +109,9 @@ class NeuroScale(nn.Module):
             anchors, graph, attention = self._process(levels, batch, return_attention)
             v = self._decode(v, anchors, levels, graph, batch)
         v = self._run(self.mesh_out, v, mesh.around)
-        for layer in self.shells_out:
-            v = self._run(layer, v, mesh.shells)
         for layer in self.near_out:
+            v = self._run(layer, v, mesh.shells)
+        for layer in self.stencils_out:
             v = self._run(layer, v, mesh.laplacian)
         law = None if self.law is None else self._run(self.law, v, mesh.laplacian, batch)
         return self._outputs([v, *_split(anchors, levels[1:])], levels, attention, law)
@@ -132,9 +132,9 @@ class NeuroScale(nn.Module):
     def _encode(self, batch: Batch, mesh: Fine) -> list[LevelState]:
         # under autocast layers answer in short numbers; what they are added to is in full
         v = by_rows(self._read, batch.x, batch.geometry).to(batch.mass_0)  # (n_0, width)
-        for layer in self.near_in:
+        for layer in self.stencils_in:
             v = self._run(layer, v, mesh.laplacian)
-        for layer in self.shells_in:
+        for layer in self.near_in:
             v = self._run(layer, v, mesh.shells)
         v = self._run(self.mesh_in, v, mesh.around)
         return self._coarsen(v, batch, mesh.around)

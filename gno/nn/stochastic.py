@@ -27,7 +27,7 @@ from gno.nn.config import OperatorConfig
 
 # Linear maps whose weights are drawn, by name: those of the heads; of all networks at a node; all there are.
 _HEADS = r"heads\.\d+\.1"
-_NODES = rf"encode|mesh_in\.mlp|mesh_out\.mlp|shells_(?:in|out)\.\d+\.mlp|blocks\.\d+\.mlp|{_HEADS}"
+_NODES = rf"encode|mesh_in\.mlp|mesh_out\.mlp|near_(?:in|out)\.\d+\.mlp|blocks\.\d+\.mlp|{_HEADS}"
 GAUSSIAN = {"heads": rf"({_HEADS})\.[02]", "nodes": rf"({_NODES})\.[02]", "all": ".*"}
 # Channels are left out behind the activation of the networks at a node.
 DROPPED = rf"({_NODES})\.2"
