@@ -35,7 +35,7 @@ def by_rows(function: Callable[..., Tensor], *rows: Rows, into: Tensor | None = 
     first = rows[0]
     assert isinstance(first, Tensor)
     compiled = torch.compiler.is_compiling()  # which does not see through the next line
-    at_once = whole or compiled or first.is_cuda or not torch.is_inference_mode_enabled()
+    at_once = whole or compiled or first.device.type != "cpu" or not torch.is_inference_mode_enabled()
     tile = len(first) if at_once else TILE * torch.get_num_threads()
     if len(first) <= tile:
         return function(*(x if isinstance(x, Tensor) else x(slice(None)) for x in rows))
