@@ -22,9 +22,9 @@ def pages_kept(nodes: Tensor) -> Iterator[None]:
     """Within, memory that is freed serves what comes next; at the end the system has it back.
 
     By itself glibc returns every larger tensor as soon as it is freed, and asks for new pages for the next one, which
-    the kernel has to find and to clear: a third of the time of passes without gradients over a million nodes (measured:
-    6.4 s each; within, the first 5.9 and the next ones 4.2 s; 3.2 and 3.8 GB of memory). A step of training would take
-    1.8 times the memory. Of no effect on fewer than :data:`LARGE` nodes, and without glibc.
+    the kernel has to find and to clear: a fifth of the time of passes without gradients over a million nodes (measured:
+    3.2 to 4.8 s each; within, 2.9 to 3.6 s; 1.2 and 1.4 GB of memory). A step of training would take 1.8 times the
+    memory. Of no effect on fewer than :data:`LARGE` nodes, and without glibc.
 
     Args:
         nodes: any tensor with a row for each node of the mesh or batch, where the operator is.
