@@ -57,7 +57,9 @@ def brackets(seed: int, spacing: float = SPACING) -> Mesh:
     """The solved bracket number `seed`: −∇·σ = 0, u = 0 on the bolt holes, σn = t on the bore, Hooke's law.
 
     Tetrahedra with point fields `displacement` (n, 3) in mm and `von_mises` in MPa; global fields `traction` (3,) in
-    MPa and `solver_seconds`, the processor time of assembly and solution; point sets `bolts` and `bore`.
+    MPa and `solver_seconds`, the processor time of assembly and solution; point sets `bolts` and `bore`. Of three
+    brackets, at half the spacing displacements differ by 0.9 to 1.1 % and von Mises stress by 8 to 10 % (relative L2 of
+    stresses interpolated to the coarser nodes), of whose square 15 to 46 % is at the bolt holes, where it is singular.
     """
     problem = random_bracket(seed)
     mesh = bracket_mesh(problem, spacing)
