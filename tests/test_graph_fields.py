@@ -91,3 +91,30 @@ def test_the_nearest_place_on_the_boundary_is_that_of_a_dense_sample_of_it(shape
     away = np.einsum("nd,nd->n", normal, side[:, 0] - corners.mean(0))
     along = np.ptp(np.einsum("nd,nkd->nk", normal, side), axis=1)
     assert clear.sum() > 10 and (away[clear] > 0).all() and along[clear].max() < 1e-12
+
+
+def test_normals_at_edges_and_corners_are_means_however_nodes_are_numbered_and_faces_cut():
+    axis, index = np.linspace(0, 1, 4), np.arange(64).reshape(4, 4, 4)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    around = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
+    cells = np.stack([index[i : i + 3, j : j + 3, k : k + 3].ravel() for i, j, k in around], axis=1)
+    faces = (points == 1).astype(float) - (points == 0)
+    outer = faces.any(1)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(64)  # quadrilaterals are cut through their lowest numbers
+        there = points[order]
+        facets = boundary_facets(Mesh(there, (CellBlock("hexahedron", np.argsort(order)[cells]),)))
+        offset, normal = (x[np.argsort(order)][outer] for x in nearest_on_facets(there, there, facets))
+        assert not offset.any()
+        np.testing.assert_allclose(normal, faces[outer] / abs(faces[outer]).sum(1, keepdims=True), atol=1e-12)
+
+
+def test_each_side_of_a_slit_has_its_own_normal():
+    """Two squares, one above the other, that share places on a line and none of its inner nodes."""
+    x = np.linspace(0, 1, 5)
+    rows = [np.stack([x, np.full(5, y)], axis=1) for y in (-0.5, 0.0, 0.0, 0.5)]
+    low, high = (np.array([[i, i + 1, i + 6, i + 5] for i in range(first, first + 4)]) for first in (0, 10))
+    mesh = Mesh(np.concatenate(rows), (CellBlock("quad", np.concatenate([low, high])),))
+    _, normal = nearest_on_facets(mesh.points, mesh.points, boundary_facets(mesh))
+    np.testing.assert_allclose(normal[6:9], np.tile([0.0, 1.0], (3, 1)))
+    np.testing.assert_allclose(normal[11:14], np.tile([0.0, -1.0], (3, 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ WAVES = (1.0, 2.0)
 LEAF = 64
 # Points whose nearest place is sought at once: what is computed for them stays in the cache.
 CHUNK = 16_384
+# Places nearer to each other than this, in units of the case, are one.
+SAME = 1e-9
 
 
 def geometry_features(
@@ -121,21 +124,24 @@ def _offset_to_set(
 def nearest_on_facets(
     points: Float[np.ndarray, "n dim"], nodes: Float[np.ndarray, "m dim"], facets: Int[np.ndarray, "f k"]
 ) -> tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n dim"]]:
-    """Vector from each point to the nearest place on the facets, and that facet's outward normal.
+    """Vector from each point to the nearest place on the facets, and the outward normal there.
 
+    On an edge or at a corner the normal is the mean of those of the facets that meet, weighted by their angles
+    (Bærentzen & Aanæs 2005): it does not depend on how faces are cut into triangles, and the sharper the shorter it is.
     The nearest place is sought on the facets around the two nearest facet nodes. Without facets: infinite, no normal.
     """
     if not len(facets):
         return np.full(points.shape, np.inf), np.zeros(points.shape)
     corners = np.unique(facets)
     near = corners[_nearest_of(nodes[corners], points, 2)]
-    first, around = _facets_around(facets, len(nodes))
-    normals = _normals(nodes, facets)
+    own = corners[corners < len(points)]
+    own = own[(points[own] == nodes[own]).all(1)]
+    near[own, 0] = own  # of the two nodes of a slit, each has its own side
+    skin = _Skin.of(nodes, facets)
     offset, normal = np.empty(points.shape), np.empty(points.shape)
     for start in range(0, len(points), CHUNK):
         rows = slice(start, start + CHUNK)
-        offset[rows], facet = _nearest(points[rows], nodes, facets, near[rows], first, around)
-        normal[rows] = normals[facet]
+        offset[rows], normal[rows] = skin.nearest(points[rows], near[rows])
     return offset, normal
 
 
@@ -145,30 +151,68 @@ def _nearest_of(places: np.ndarray, points: np.ndarray, k: int) -> Int[np.ndarra
     return tree.query(points, k=range(1, min(k, len(places)) + 1), workers=threads())[1]
 
 
-def _nearest(
-    points: np.ndarray, nodes: np.ndarray, facets: np.ndarray, near: np.ndarray, first: np.ndarray, around: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """To the nearest place on the facets around the nodes ``near`` of each point, and on which facet it is."""
-    best, best_squared, best_facet = points.T.copy(), np.full(len(points), np.inf), np.zeros(len(points), int)
-    for corner in near.T:
-        degree = first[corner + 1] - first[corner]
-        for k in range(degree.max()):
-            rows = np.flatnonzero(degree > k)
-            facet = around[first[corner[rows]] + k]
-            place = points[rows].T
-            offset = _closest(place, [nodes[corner].T for corner in facets[facet].T]) - place
-            squared = _dot(offset, offset)
-            nearer = squared < best_squared[rows]
-            rows = rows[nearer]
-            best[:, rows], best_squared[rows], best_facet[rows] = offset[:, nearer], squared[nearer], facet[nearer]
-    return best.T, best_facet
+@dataclasses.dataclass(frozen=True)
+class _Skin:
+    """Facets with their normals and the angles at their corners; at node i are ``around[first[i] : first[i + 1]]``."""
+
+    nodes: np.ndarray
+    facets: np.ndarray
+    normals: np.ndarray
+    angles: np.ndarray
+    first: np.ndarray
+    around: np.ndarray
+
+    @staticmethod
+    def of(nodes: np.ndarray, facets: np.ndarray) -> _Skin:
+        order = np.argsort(facets.ravel(), kind="stable")
+        first = np.concatenate([[0], np.cumsum(np.bincount(facets.ravel(), minlength=len(nodes)))])
+        around = order // facets.shape[1]
+        return _Skin(nodes, facets, _normals(nodes, facets), _angles(nodes[facets]), first, around)
+
+    def nearest(self, points: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Offset to the nearest place on the facets around the nodes ``near`` of each point, and the normal there."""
+        best, distance = np.full(points.T.shape, np.inf), np.full(len(points), np.inf)
+        normal, weight, on = np.zeros_like(best), np.zeros(len(points)), np.zeros(len(points), int)
+        for seen, node in enumerate(near.T):
+            degree = self.first[node + 1] - self.first[node]
+            for k in range(degree.max()):
+                rows = np.flatnonzero(degree > k)
+                facet = self.around[self.first[node[rows]] + k]
+                if seen:
+                    new = (self.facets[facet] != near[rows, :1]).all(1)
+                    rows, facet = rows[new], facet[new]
+                place = points[rows].T
+                corner = [self.nodes[c].T for c in self.facets[facet].T]
+                offset = _closest(place, corner) - place
+                found = np.sqrt(_dot(offset, offset))
+                here = np.abs(offset - best[:, rows]).max(0) < SAME
+                closer = (found < distance[rows]) & ~here
+                fresh = rows[closer]
+                best[:, fresh], distance[fresh], on[fresh] = offset[:, closer], found[closer], facet[closer]
+                normal[:, fresh], weight[fresh] = 0.0, 0.0
+                # what lies on the other side of a slit shares places with this side, and no node
+                shares = (self.facets[facet][:, :, None] == self.facets[on[rows]][:, None]).any((1, 2))
+                meets = closer | (here & shares)
+                share = self._share(place + offset, corner, facet)[meets]
+                normal[:, rows[meets]] += share * self.normals[facet[meets]].T
+                weight[rows[meets]] += share
+        return best.T, (normal / weight).T
+
+    def _share(self, place: np.ndarray, corner: Sequence[np.ndarray], facet: np.ndarray) -> np.ndarray:
+        """The angle of a facet around a place on it, over π: that at a corner, and 1 everywhere else."""
+        share = np.ones(len(facet))
+        for k, at in enumerate(corner):
+            share = np.where(np.abs(place - at).max(0) < SAME, self.angles[facet, k], share)
+        return share
 
 
-def _facets_around(facets: np.ndarray, n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Facets at each node, those of node i from ``first[i]`` to ``first[i + 1]``."""
-    order = np.argsort(facets.ravel(), kind="stable")
-    first = np.concatenate([[0], np.cumsum(np.bincount(facets.ravel(), minlength=n_nodes))])
-    return first, order // facets.shape[1]
+def _angles(corner: Float[np.ndarray, "f k dim"]) -> Float[np.ndarray, "f k"]:
+    """Angles at the corners of triangles, over π; 1 at the ends of segments and points."""
+    if corner.shape[1] < 3:
+        return np.ones(corner.shape[:2])
+    side = np.roll(corner, -1, axis=1) - corner
+    side /= np.maximum(np.linalg.norm(side, axis=2, keepdims=True), 1e-300)
+    return np.arccos(np.clip(-np.einsum("fkd,fkd->fk", side, np.roll(side, 1, axis=1)), -1, 1)) / np.pi
 
 
 def _normals(nodes: np.ndarray, facets: np.ndarray) -> np.ndarray:
