@@ -99,12 +99,13 @@ def test_pressure_on_all_sides_compresses_evenly():
     np.testing.assert_allclose(solve(problem).values, -2.0 * (1 - 0.6) / 10 * mesh.points, atol=1e-10)
 
 
-def test_traction_stretches_a_bar():
+@pytest.mark.parametrize("traction", [(3.0, 0.0), np.array([3.0, 0.0]), torch.tensor([3.0, 0.0])])
+def test_traction_stretches_a_bar(traction):
     mesh = box(2, "quad")
     conditions = [
         Dirichlet("left", 0.0, components=0),
         Dirichlet("bottom", 0.0, components=1),
-        Neumann("right", (3.0, 0.0)),
+        Neumann("right", traction),
     ]
     values = solve(build_problem(mesh, plane_strain, {"young": 10.0, "poisson": 0.0}, conditions)).values
     np.testing.assert_allclose(values, mesh.points * [0.3, 0.0], atol=1e-10)

@@ -195,6 +195,8 @@ def _at_points(value: Parameter, name: str, domain: Domain, part: Quadrature) ->
         return domain.node_values(value, [part])[0]
     if len(value) in (domain.n_cells, domain.n_graphs):
         return domain.at_points(value, [part])[0]
+    if value.shape == (domain.dim,):  # a vector, the same everywhere
+        return value
     expected = f"{domain.n_nodes} nodes, {domain.n_cells} cells or {domain.n_graphs} meshes"
     raise ValueError(f"parameters['{name}']: expected {expected}, got {len(value)}")
 
