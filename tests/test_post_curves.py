@@ -40,6 +40,11 @@ def test_picture_stands_beside_the_log(log):
     assert np.ptp(np.asarray(Image.open(path))) > 200
 
 
+def test_a_name_is_no_formula(log):
+    log.write_text(log.read_text().replace("loss u", "loss a$b^$"))
+    assert draw_curves(log).is_file()
+
+
 @pytest.mark.parametrize("extra", ["1,1,1,0,0,0,,,,\n", "1,1,1,nan,inf,nan,,,,\n5,1,1,,,,,,,\n"])
 def test_zeros_and_no_numbers_do_not_break_the_log_axis(tmp_path, extra):
     (tmp_path / "log.csv").write_text(HEAD + extra)

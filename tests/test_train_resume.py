@@ -17,6 +17,7 @@ from gno.mesh import write
 from gno.train import Interrupted, Run, train
 from gno.train.blueprint import Blueprint
 from gno.train.checkpoint import load_tensors, save_tensors
+from gno.train.interrupt import Stop
 from gno.train.optimisers import muon
 from gno.train.splits import load_splits, save_splits
 
@@ -81,6 +82,19 @@ def flush(descriptor):  # half-written files of the fourth save are what the kil
 checkpoint.os.fsync = flush
 train(settings(), {folder!r}, meshes=squares(6), progress=False)
 """
+
+
+def test_a_closed_terminal_asks_to_stop_unless_that_is_ignored():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, asks in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+            signal.signal(signal.SIGHUP, handler)
+            with Stop() as stop:
+                signal.raise_signal(signal.SIGHUP)
+                assert stop.requested is asks
+            assert signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_killed_in_the_middle_of_a_save_and_resumed_it_ends_to_the_bit(tmp_path, uninterrupted):

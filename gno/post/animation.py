@@ -199,7 +199,7 @@ def _space_time_figure(images: Sequence[np.ndarray], titles: Sequence[str], time
             colors = SIGNED_COLORS if ends[0] < 0 else UNSIGNED_COLORS
         look = colormaps[colors].with_extremes(bad=NO_VALUE_COLOR)
         drawn = axes.pcolormesh(place, sides, image, vmin=ends[0], vmax=ends[1], cmap=look, rasterized=True)
-        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, parse_math=False)
         axes.set_xlabel("along the line", fontsize=8.5, color=PALE)
         axes.tick_params(labelsize=8, color=PALE, labelcolor=INK)
         axes.spines[:].set_visible(False)

@@ -105,7 +105,7 @@ def _write_title(figure: Figure, panel: Panel, left: int, bottom: int, width: in
         if len(text) * points > room:
             text = text[: int(room / points) - 1] + "…"
         place = (left / page_width, (bottom + rise) / page_height)
-        figure.text(*place, text, fontsize=points, fontweight=weight, color=ink, va="baseline")
+        figure.text(*place, text, fontsize=points, fontweight=weight, color=ink, va="baseline", parse_math=False)
 
 
 def _add_bar(figure: Figure, panel: Panel, box: Any, page_height: int) -> None:

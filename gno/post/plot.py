@@ -24,7 +24,7 @@ def sheet(width: float, height: float) -> Figure:
 
 def dress(axes: Any, title: str = "", x: str = "", *, legend: str = "best") -> None:
     """Title and name of the x axis, a pale grid, and a legend at ``legend`` where lines have names."""
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, parse_math=False)
     axes.set_xlabel(x, fontsize=8.5, color=PALE)
     axes.grid(visible=True, color="#e6e6e6", lw=0.6)
     axes.set_axisbelow(True)
@@ -32,4 +32,5 @@ def dress(axes: Any, title: str = "", x: str = "", *, legend: str = "best") -> N
     axes.spines[["left", "bottom"]].set_color("#bdbdbd")
     axes.tick_params(which="both", labelsize=8, color="#bdbdbd", labelcolor=INK)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, frameon=False, loc=legend)
+        for name in axes.legend(fontsize=8, frameon=False, loc=legend).get_texts():
+            name.set_parse_math(False)  # a field may be called a$b

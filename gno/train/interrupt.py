@@ -1,4 +1,4 @@
-"""Ctrl-C during training: finish the step, save, and say how to go on."""
+"""Ctrl-C, or a terminal that is closed, during training: finish the step, save, and say how to go on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether somebody asked to stop; the first Ctrl-C (or SIGTERM) asks, the second one interrupts as usual."""
+    """Whether somebody asked to stop: the first Ctrl-C, SIGTERM, or the end of the terminal. The second one interrupts
+    as usual, and what was ignored before, as behind nohup, stays ignored."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -21,8 +22,9 @@ class Stop:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(
