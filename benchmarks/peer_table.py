@@ -28,8 +28,8 @@ physical units on meshes that were never seen: of the training meshes' size and,
 twice as fine. ms/case is the network alone on one prepared mesh. Other work shared the machine, more at some times
 than at others: `peer_inference.py` measures it for all models in one run. memory MB is what training took at most
 beyond the idle process, samples and what a model keeps of each mesh included.
-One seed where no ± is given. Of the brackets, in 3-D, there are 200 training meshes and one minute only, the rate is
-1e-3, and GINO has a grid of 16 points along each side. Their stress differs by 8 to 10 % between the two mesh sizes.
+One seed where no ± is given. Of the brackets, in 3-D, there are 200 training meshes, the rate is 1e-3, and GINO has a
+grid of 16 points along each side. Their stress differs by 8 to 10 % between the two mesh sizes.
 """
 
 
