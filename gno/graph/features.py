@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from gno.mesh import Mesh, boundary_facets
-from gno.mesh.geometry import bounds
+from gno.mesh.geometry import bounds, pair_keys
 from gno.mesh.periodic import around, with_copies, wrapped
 from gno.workers import threads
 
@@ -114,7 +113,7 @@ def _offset_to_set(
     inside[members] = True
     covered = facets[inside[facets].all(1)]
     if len(covered):
-        return nearest_on_facets(points, *with_copies(nodes, covered, period))[0]
+        return nearest_on_facets(points, *with_copies(nodes, covered, period), normals=False)[0]
     if len(members):
         there = with_copies(nodes[members], np.arange(len(members))[:, None], period)[0]
         return there[_nearest_of(there, points, 1)[:, 0]] - points
@@ -122,9 +121,13 @@ def _offset_to_set(
 
 
 def nearest_on_facets(
-    points: Float[np.ndarray, "n dim"], nodes: Float[np.ndarray, "m dim"], facets: Int[np.ndarray, "f k"]
+    points: Float[np.ndarray, "n dim"],
+    nodes: Float[np.ndarray, "m dim"],
+    facets: Int[np.ndarray, "f k"],
+    *,
+    normals: bool = True,
 ) -> tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n dim"]]:
-    """Vector from each point to the nearest place on the facets, and the outward normal there.
+    """Vector from each point to the nearest place on the facets, and the outward normal there (zero if not wanted).
 
     On an edge or at a corner the normal is the mean of those of the facets that meet, weighted by their angles
     (Bærentzen & Aanæs 2005): it does not depend on how faces are cut into triangles, and the sharper the shorter it is.
@@ -137,11 +140,14 @@ def nearest_on_facets(
     own = corners[corners < len(points)]
     own = own[(points[own] == nodes[own]).all(1)]
     near[own, 0] = own  # of the two nodes of a slit, each has its own side
-    skin = _Skin.of(nodes, facets)
-    offset, normal = np.empty(points.shape), np.empty(points.shape)
+    first, around = _facets_around(facets, len(nodes))
+    normal_at = _normals_on(nodes, facets) if normals else None
+    offset, normal = np.empty(points.shape), np.zeros(points.shape)
     for start in range(0, len(points), CHUNK):
         rows = slice(start, start + CHUNK)
-        offset[rows], normal[rows] = skin.nearest(points[rows], near[rows])
+        offset[rows], facet = _nearest(points[rows], nodes, facets, near[rows], first, around)
+        if normal_at is not None:
+            normal[rows] = normal_at(points[rows] + offset[rows], facet)
     return offset, normal
 
 
@@ -151,59 +157,61 @@ def _nearest_of(places: np.ndarray, points: np.ndarray, k: int) -> Int[np.ndarra
     return tree.query(points, k=range(1, min(k, len(places)) + 1), workers=threads())[1]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Skin:
-    """Facets with their normals and the angles at their corners; at node i are ``around[first[i] : first[i + 1]]``."""
+def _nearest(
+    points: np.ndarray, nodes: np.ndarray, facets: np.ndarray, near: np.ndarray, first: np.ndarray, around: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """To the nearest place on the facets around the nodes ``near`` of each point, and on which facet it is."""
+    best, distance, on = np.zeros(points.T.shape), np.full(len(points), np.inf), np.zeros(len(points), int)
+    for corner in near.T:
+        degree = first[corner + 1] - first[corner]
+        for k in range(degree.max()):
+            rows = np.flatnonzero(degree > k)
+            facet = around[first[corner[rows]] + k]
+            place = points[rows].T
+            offset = _closest(place, [nodes[corner].T for corner in facets[facet].T]) - place
+            found = np.sqrt(_dot(offset, offset))
+            closer = found < distance[rows] - SAME
+            rows = rows[closer]
+            best[:, rows], distance[rows], on[rows] = offset[:, closer], found[closer], facet[closer]
+    return best.T, on
 
-    nodes: np.ndarray
-    facets: np.ndarray
-    normals: np.ndarray
-    angles: np.ndarray
-    first: np.ndarray
-    around: np.ndarray
 
-    @staticmethod
-    def of(nodes: np.ndarray, facets: np.ndarray) -> _Skin:
-        order = np.argsort(facets.ravel(), kind="stable")
-        first = np.concatenate([[0], np.cumsum(np.bincount(facets.ravel(), minlength=len(nodes)))])
-        around = order // facets.shape[1]
-        return _Skin(nodes, facets, _normals(nodes, facets), _angles(nodes[facets]), first, around)
+def _facets_around(facets: np.ndarray, n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Facets at each node, those of node i from ``first[i]`` to ``first[i + 1]``."""
+    order = np.argsort(facets.ravel(), kind="stable")
+    first = np.concatenate([[0], np.cumsum(np.bincount(facets.ravel(), minlength=n_nodes))])
+    return first, order // facets.shape[1]
 
-    def nearest(self, points: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Offset to the nearest place on the facets around the nodes ``near`` of each point, and the normal there."""
-        best, distance = np.full(points.T.shape, np.inf), np.full(len(points), np.inf)
-        normal, weight, on = np.zeros_like(best), np.zeros(len(points)), np.zeros(len(points), int)
-        for seen, node in enumerate(near.T):
-            degree = self.first[node + 1] - self.first[node]
-            for k in range(degree.max()):
-                rows = np.flatnonzero(degree > k)
-                facet = self.around[self.first[node[rows]] + k]
-                if seen:
-                    new = (self.facets[facet] != near[rows, :1]).all(1)
-                    rows, facet = rows[new], facet[new]
-                place = points[rows].T
-                corner = [self.nodes[c].T for c in self.facets[facet].T]
-                offset = _closest(place, corner) - place
-                found = np.sqrt(_dot(offset, offset))
-                here = np.abs(offset - best[:, rows]).max(0) < SAME
-                closer = (found < distance[rows]) & ~here
-                fresh = rows[closer]
-                best[:, fresh], distance[fresh], on[fresh] = offset[:, closer], found[closer], facet[closer]
-                normal[:, fresh], weight[fresh] = 0.0, 0.0
-                # what lies on the other side of a slit shares places with this side, and no node
-                shares = (self.facets[facet][:, :, None] == self.facets[on[rows]][:, None]).any((1, 2))
-                meets = closer | (here & shares)
-                share = self._share(place + offset, corner, facet)[meets]
-                normal[:, rows[meets]] += share * self.normals[facet[meets]].T
-                weight[rows[meets]] += share
-        return best.T, (normal / weight).T
 
-    def _share(self, place: np.ndarray, corner: Sequence[np.ndarray], facet: np.ndarray) -> np.ndarray:
-        """The angle of a facet around a place on it, over π: that at a corner, and 1 everywhere else."""
-        share = np.ones(len(facet))
-        for k, at in enumerate(corner):
-            share = np.where(np.abs(place - at).max(0) < SAME, self.angles[facet, k], share)
-        return share
+def _normals_on(nodes: np.ndarray, facets: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Normals at places (n, dim) on given facets (n): theirs inside, means on their sides and at their corners."""
+    corner, own = nodes[facets], _normals(nodes, facets)
+    at_node = _means_by(facets, own, _angles(corner))
+    if facets.shape[1] == 3:
+        following = np.roll(facets, -1, axis=1)
+        key = pair_keys(np.minimum(facets, following), np.maximum(facets, following))
+        side = np.unique(key, return_inverse=True)[1].reshape(facets.shape)
+        on_side = _means_by(side, own, np.ones(facets.shape))
+
+    def normal_at(place: np.ndarray, facet: np.ndarray) -> np.ndarray:
+        ends, normal = [corner[facet, k].T for k in range(facets.shape[1])], own[facet]
+        for k in range(3 if facets.shape[1] == 3 else 0):
+            there = _closest_on_segment(place.T, ends[k], ends[(k + 1) % 3])
+            near = np.abs(there - place.T).max(0) < SAME
+            normal[near] = on_side[side[facet[near], k]]
+        for k, end in enumerate(ends):
+            near = np.abs(end - place.T).max(0) < SAME
+            normal[near] = at_node[facets[facet[near], k]]
+        return normal
+
+    return normal_at
+
+
+def _means_by(index: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means of a value of each row of ``index`` over all places that have one number there."""
+    total = np.bincount(index.ravel(), weights.ravel())
+    spread = [np.bincount(index.ravel(), (weights * column[:, None]).ravel()) for column in values.T]
+    return np.stack(spread, axis=1) / np.maximum(total, 1e-300)[:, None]
 
 
 def _angles(corner: Float[np.ndarray, "f k dim"]) -> Float[np.ndarray, "f k"]:
