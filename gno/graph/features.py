@@ -170,7 +170,7 @@ def _nearest(
             place = points[rows].T
             offset = _closest(place, [nodes[corner].T for corner in facets[facet].T]) - place
             found = np.sqrt(_dot(offset, offset))
-            closer = found < distance[rows] - SAME
+            closer = (found < distance[rows]) & (distance[rows] > SAME)  # on a slit, not on its other side
             rows = rows[closer]
             best[:, rows], distance[rows], on[rows] = offset[:, closer], found[closer], facet[closer]
     return best.T, on
